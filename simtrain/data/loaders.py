@@ -1,0 +1,102 @@
+"""Loaders of similarity samples.
+
+They are plain :class:`torch.utils.data.DataLoader` s. Until a model has set one up, a batch is a
+:class:`SampleBatch` of raw objects and targets, which every model accepts; ``model.setup_dataloader(loader)``
+gives a copy whose workers do the encoders' collating.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, cast
+
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from simtrain.data.batches import GROUPS, PAIRS, BatchLayout, collate_samples
+from simtrain.data.datasets import checked
+from simtrain.data.samples import SimilarityGroupSample, SimilarityPairSample
+from simtrain.errors import DataError
+
+
+class SimilarityDataLoader(DataLoader[Any]):
+    """Base of the similarity loaders: takes what ``DataLoader`` takes, and lists or other sequences of samples.
+
+    Args:
+        dataset: Data set or sequence of samples of this loader's kind.
+        batch_size: Samples a batch.
+        **options: Any other argument of :class:`torch.utils.data.DataLoader`; ``collate_fn`` is set here.
+
+    Raises:
+        DataError: The data set is empty or its first sample is of another kind.
+    """
+
+    sample_type: type
+    layout: BatchLayout
+
+    def __init__(self, dataset: Any, batch_size: int | None = 1, **options: Any) -> None:
+        if isinstance(dataset, (list, tuple)):
+            dataset = checked(dataset, self.sample_type)
+        elif not isinstance(dataset, IterableDataset):
+            self._check_first(dataset)
+        options.setdefault("collate_fn", collate_samples)
+        super().__init__(dataset, batch_size=batch_size, **options)
+
+    def _check_first(self, dataset: Any) -> None:
+        if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+            raise DataError(f"a loader takes a data set or a list of samples, got {type(dataset).__name__}")
+        if len(dataset) == 0:
+            raise DataError(f"a data set needs at least one {self.sample_type.__name__}, got none")
+        if not isinstance(dataset[0], self.sample_type):
+            raise DataError(
+                f"{type(self).__name__} takes {self.sample_type.__name__}, "
+                f"but the data set's first element is a {type(dataset[0]).__name__}"
+            )
+
+
+class PairsSimilarityDataLoader(SimilarityDataLoader):
+    """Batches of :class:`SimilarityPairSample`: all queries of the batch, then all documents.
+
+    Targets are ``pairs (n, 2)`` (rows of query and document), ``labels (n,)`` and ``subgroups (2n,)``.
+
+    Example:
+        >>> samples = [SimilarityPairSample("a", "b"), SimilarityPairSample("c", "d")]
+        >>> loader = PairsSimilarityDataLoader(samples, batch_size=2)
+        >>> next(iter(loader)).objects
+        ['a', 'c', 'b', 'd']
+    """
+
+    sample_type = SimilarityPairSample
+    layout = PAIRS
+
+
+class GroupSimilarityDataLoader(SimilarityDataLoader):
+    """Batches of :class:`SimilarityGroupSample`. Targets are ``groups (n,)``.
+
+    Example:
+        >>> samples = [SimilarityGroupSample("a", 1), SimilarityGroupSample("b", 2)]
+        >>> loader = GroupSimilarityDataLoader(samples, batch_size=2)
+        >>> next(iter(loader)).targets["groups"].tolist()
+        [1, 2]
+    """
+
+    sample_type = SimilarityGroupSample
+    layout = GROUPS
+
+
+def with_collate(loader: DataLoader[Any], collate_fn: Callable[[Any], Any]) -> DataLoader[Any]:
+    """Copy of a loader with another collate function; the given one stays as it is."""
+    twin = copy.copy(loader)
+    # A copied loader must not share the live worker processes of the original.
+    twin._iterator = None
+    twin.collate_fn = collate_fn
+    return twin
+
+
+def read_samples(dataset: Dataset[Any] | Iterable[Any]) -> list[Any]:
+    """All samples of a data set, map-style or iterable, in order."""
+    if hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__"):
+        indexed = cast("Any", dataset)
+        return [indexed[index] for index in range(len(indexed))]
+    samples: Iterator[Any] = iter(cast("Iterable[Any]", dataset))
+    return list(samples)

@@ -1,0 +1,78 @@
+"""The base class of encoders: whatever turns raw items into vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.data import default_collate
+
+CollateFn = Callable[[Sequence[Any]], Any]
+
+
+class Encoder(nn.Module):
+    """Turns a batch of raw items into embeddings, in two steps: collate (may run in workers), forward.
+
+    A subclass states :attr:`trainable` and :attr:`embedding_size`, and implements :meth:`forward`,
+    :meth:`save` and :meth:`load`. :meth:`get_collate_fn` returns a function that can be pickled. What is
+    collated and forwarded for an item must not depend on the other items of its batch, since frozen
+    encoders are cached item by item.
+
+    Example:
+        >>> import torch
+        >>> class Lengths(Encoder):
+        ...     trainable = False
+        ...     embedding_size = 1
+        ...     def get_collate_fn(self):
+        ...         return lambda texts: torch.tensor([[float(len(text))] for text in texts])
+        ...     def forward(self, batch):
+        ...         return batch
+        >>> encoder = Lengths()
+        >>> encoder(encoder.get_collate_fn()(["ab", "abc"])).tolist()
+        [[2.0], [3.0]]
+    """
+
+    @property
+    def trainable(self) -> bool:
+        """Whether training may change this encoder. Frozen encoders stay in eval mode and can be cached."""
+        raise NotImplementedError(f"{type(self).__name__} must state `trainable`")
+
+    @property
+    def embedding_size(self) -> int:
+        """Number of dimensions of one embedding."""
+        raise NotImplementedError(f"{type(self).__name__} must state `embedding_size`")
+
+    def get_collate_fn(self) -> CollateFn:
+        """Function from a sequence of raw items to what :meth:`forward` takes (tensors, dicts of tensors)."""
+        return default_collate
+
+    def forward(self, batch: Any) -> Float[Tensor, "batch dim"]:
+        """Embed a collated batch.
+
+        Args:
+            batch: What the collate function made, on this encoder's device.
+
+        Returns:
+            Embeddings, shape ``(batch, embedding_size)``, floating point.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement `forward`")
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """Constructor arguments as JSON values. They are part of a cached embedding's identity."""
+        return {}
+
+    def item_length(self, item: Any) -> int:
+        """How costly an item is to encode, in any unit; encoding sorts by it to pad less. Default: all equal."""
+        return 0
+
+    def save(self, output_path: str | Path) -> None:
+        """Write everything that :meth:`load` needs into an existing folder."""
+        raise NotImplementedError(f"{type(self).__name__} must implement `save`")
+
+    @classmethod
+    def load(cls, input_path: str | Path) -> Encoder:
+        """Rebuild an encoder from a folder that :meth:`save` wrote."""
+        raise NotImplementedError(f"{cls.__name__} must implement `load`")
