@@ -2,7 +2,7 @@
 
 from simtrain.data.batches import SampleBatch, collate_samples
 from simtrain.data.datasets import SimilarityGroupDataset, SimilarityPairDataset
-from simtrain.data.files import read_groups, read_pairs
+from simtrain.data.files import read_groups, read_pairs, read_records
 from simtrain.data.loaders import GroupSimilarityDataLoader, PairsSimilarityDataLoader, SimilarityDataLoader
 from simtrain.data.samples import SimilarityGroupSample, SimilarityPairSample, SimilarityTripletSample
 from simtrain.data.subgroups import shared_object_subgroups
@@ -20,5 +20,6 @@ __all__ = [
     "collate_samples",
     "read_groups",
     "read_pairs",
+    "read_records",
     "shared_object_subgroups",
 ]

@@ -1,0 +1,215 @@
+"""Config files: a schema of dataclasses, YAML files merged into it, and ``key=value`` overrides on top."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from simtrain import registry
+from simtrain.errors import ConfigError, nearest
+
+
+@dataclass
+class DataConfig:
+    """Where the samples come from.
+
+    Attributes:
+        kind: ``pairs`` (query, document) or ``groups`` (item, group).
+        train: CSV or JSONL file to train on.
+        valid: File to validate on; optional.
+        test: File to evaluate on before and after training; optional.
+        columns: Role → column name, where a file's columns are named otherwise.
+    """
+
+    kind: str = "pairs"
+    train: str | None = None
+    valid: str | None = None
+    test: str | None = None
+    columns: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class TrainingConfig:
+    """How the training loop runs.
+
+    Attributes:
+        epochs: Passes over the training data.
+        batch_size: Samples a batch.
+        drop_last: Leave out the last, smaller batch of an epoch.
+        num_workers: Worker processes that collate; not needed where every encoder is cached.
+        gradient_accumulation: Batches whose gradients are summed for one optimizer step.
+        grad_clip: Largest gradient norm; null for none.
+        precision: Lightning's word for the number format: ``32-true``, ``bf16-mixed``, ``16-mixed``, ...
+        device: ``auto``, ``cpu``, ``cuda``, ...
+        progress_bar: Show a progress bar; null shows one on a terminal only.
+    """
+
+    epochs: int = 10
+    batch_size: int = 256
+    drop_last: bool = False
+    num_workers: int = 0
+    gradient_accumulation: int = 1
+    grad_clip: float | None = None
+    precision: str = "32-true"
+    device: str = "auto"
+    progress_bar: bool | None = None
+
+
+@dataclass
+class Config:
+    """A whole training job.
+
+    Attributes:
+        run_dir: Folder for the model, the resolved config and the figures of this run.
+        seed: Seed of every random choice.
+        encoders: ``{type: …}`` of one encoder, or encoders by name.
+        head: ``{type: …}`` of the head.
+        loss: ``{type: …}`` of the loss.
+        optimizer: ``{type: …}`` of the optimizer.
+        scheduler: ``{type: …}`` of the learning-rate schedule; null for a constant rate.
+        cache: Arguments of :class:`simtrain.CacheConfig`; null for no cache.
+        xbm: Arguments of :class:`simtrain.XbmConfig`; null for no memory.
+        metrics: Name → ``{type: …}`` of a metric that is logged for each batch.
+        data: See :class:`DataConfig`.
+        training: See :class:`TrainingConfig`.
+    """
+
+    run_dir: str = "runs/simtrain"
+    seed: int = 0
+    encoders: dict[str, Any] = MISSING
+    head: dict[str, Any] = field(default_factory=lambda: {"type": "SkipConnectionHead"})
+    loss: dict[str, Any] = MISSING
+    optimizer: dict[str, Any] = field(default_factory=lambda: {"type": "AdamW", "lr": 1e-3})
+    scheduler: dict[str, Any] | None = None
+    cache: dict[str, Any] | None = None
+    xbm: dict[str, Any] | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+    data: DataConfig = field(default_factory=DataConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+
+# A file that names one of these says the whole part: default arguments of another type must not leak into it.
+_REPLACED_PARTS = ("head", "optimizer")
+
+
+def load_cfg(
+    source: str | Path | Mapping[str, Any] | DictConfig | None = None, overrides: Sequence[str] = ()
+) -> DictConfig:
+    """Read a config, check every name in it, and fill in the defaults.
+
+    Args:
+        source: YAML file, or the same as a mapping; None gives the defaults.
+        overrides: ``key=value`` words, dots for nesting (``training.epochs=3``); values are YAML.
+
+    Returns:
+        The full config, with the fields of :class:`Config`.
+
+    Raises:
+        ConfigError: The file is missing or malformed, or a key, a type or a value is wrong.
+
+    Example:
+        >>> cfg = load_cfg({"loss": {"type": "TripletLoss"}}, ["training.epochs=3"])
+        >>> cfg.training.epochs, cfg.training.batch_size
+        (3, 256)
+    """
+    given = OmegaConf.merge(_read(source), _parse_overrides(overrides))
+    assert isinstance(given, DictConfig)
+    defaults = OmegaConf.structured(Config)
+    for part in _REPLACED_PARTS:
+        if isinstance(given.get(part), DictConfig) and "type" in given[part]:
+            defaults[part] = {}
+    try:
+        merged = OmegaConf.merge(defaults, given)
+        OmegaConf.resolve(merged)
+    except OmegaConfBaseException as error:
+        raise ConfigError(_explain(error, given)) from error
+    assert isinstance(merged, DictConfig)
+    _check_components(merged)
+    return merged
+
+
+def require(cfg: DictConfig, keys: Iterable[str]) -> None:
+    """Raise a :class:`ConfigError` that names the first of ``keys`` (dotted) that has no value."""
+    for key in keys:
+        if OmegaConf.is_missing(cfg, key) or OmegaConf.select(cfg, key) is None:
+            raise ConfigError(f"the config gives no value for {key!r}; add it to the file or as {key}=…")
+
+
+def plain(node: Any) -> Any:
+    """Config node as plain dicts and lists."""
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+
+
+def _read(source: str | Path | Mapping[str, Any] | DictConfig | None) -> DictConfig:
+    if source is None:
+        return OmegaConf.create({})
+    if isinstance(source, (str, Path)):
+        return _read_file(Path(source))
+    return source if isinstance(source, DictConfig) else OmegaConf.create(dict(source))
+
+
+def _read_file(path: Path) -> DictConfig:
+    if not path.is_file():
+        raise ConfigError(f"there is no config file {str(path)!r}")
+    try:
+        content = OmegaConf.load(path)
+    except Exception as error:
+        # OmegaConf lets the YAML parser's own exceptions through; each says line and column.
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(content, DictConfig):
+        raise ConfigError(f"{path} should hold keys and values at its top level, got a {type(content).__name__}")
+    return content
+
+
+def _parse_overrides(overrides: Sequence[str]) -> DictConfig:
+    for word in overrides:
+        if not re.match(r"[A-Za-z_][\w.-]*=", word):
+            raise ConfigError(f"an override is written key=value (training.epochs=3), got {word!r}")
+    try:
+        return OmegaConf.from_dotlist(list(overrides))
+    except Exception as error:
+        raise ConfigError(f"cannot read the overrides {' '.join(overrides)!r}: {error}") from error
+
+
+def _explain(error: OmegaConfBaseException, given: DictConfig) -> str:
+    key = error.full_key or error.key or ""
+    parent, _, name = str(key).rpartition(".")
+    schema = OmegaConf.select(OmegaConf.structured(Config), parent) if parent else OmegaConf.structured(Config)
+    if isinstance(schema, DictConfig) and name not in schema:
+        return f"the config has an unknown key {key!r}; {nearest(name, [str(word) for word in schema])}"
+    value = OmegaConf.select(given, str(key), throw_on_missing=False)
+    reason = str(error).splitlines()[0]
+    return f"the config's value for {key!r} does not fit: {reason} (got {value!r})"
+
+
+def _check_components(cfg: DictConfig) -> None:
+    if not OmegaConf.is_missing(cfg, "encoders"):
+        for encoder in named_encoders(cfg).values():
+            registry.encoders.check(encoder)
+    for key, room, positional in (
+        ("head", registry.heads, 1),
+        ("loss", registry.losses, 0),
+        ("optimizer", registry.optimizers, 1),
+        ("scheduler", registry.schedulers, 2),
+    ):
+        if not OmegaConf.is_missing(cfg, key) and cfg[key] is not None:
+            room.check(plain(cfg[key]), positional)
+    for metric in plain(cfg.metrics).values():
+        registry.metrics.check(metric)
+    if cfg.data.kind not in ("pairs", "groups"):
+        raise ConfigError(f"data.kind should be 'pairs' or 'groups', got {cfg.data.kind!r}")
+    for key in ("epochs", "batch_size", "gradient_accumulation"):
+        if cfg.training[key] < 1:
+            raise ConfigError(f"training.{key} should be at least 1, got {cfg.training[key]}")
+
+
+def named_encoders(cfg: DictConfig) -> dict[str, dict[str, Any]]:
+    """The encoders' configs by name; one that is given without a name is called ``default``."""
+    encoders = plain(cfg.encoders)
+    return {"default": encoders} if isinstance(encoders.get("type"), str) else encoders

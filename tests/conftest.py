@@ -1,0 +1,22 @@
+"""What every test shares: small models, and a quiet, reproducible torch."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from hypothesis import settings
+
+# Set before any test imports a tokenizer or asks for a model.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# Machines differ in speed: a slow example is no failure, and a run is the same every time.
+settings.register_profile("simtrain", deadline=None, max_examples=40, derandomize=True)
+settings.load_profile("simtrain")
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
