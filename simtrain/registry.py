@@ -75,7 +75,7 @@ class Registry:
             )
         return self._classes[name]
 
-    def build(self, config: Mapping[str, Any], /, *args: Any, **defaults: Any) -> Any:
+    def build(self, config: Any, /, *args: Any, **defaults: Any) -> Any:
         """Build the object that ``config`` describes.
 
         Args:
@@ -89,23 +89,23 @@ class Registry:
         Raises:
             ConfigError: ``type`` is missing or unknown, or an argument is not one that the class takes.
         """
-        if not isinstance(config, Mapping) or not isinstance(config.get("type"), str):
-            raise ConfigError(
-                f"a {self.kind} is given as {{'type': NAME, ...}}, got {config!r}; {nearest('', self.names())}"
-            )
-        factory = self.get(config["type"])
-        words = {**defaults, **{str(key): value for key, value in config.items() if key != "type"}}
-        self._check_words(config["type"], factory, args, words)
+        name, words = self._split(config)
+        words = {**defaults, **words}
+        factory = self.get(name)
+        self._check_words(name, factory, args, words)
         return factory(*args, **words)
 
-    def check(self, config: Mapping[str, Any], n_args: int = 0) -> None:
+    def check(self, config: Any, n_args: int = 0) -> None:
         """Raise what :meth:`build` would raise for a wrong name or argument, without building anything."""
+        name, words = self._split(config)
+        self._check_words(name, self.get(name), (None,) * n_args, words)
+
+    def _split(self, config: Any) -> tuple[str, dict[str, Any]]:
         if not isinstance(config, Mapping) or not isinstance(config.get("type"), str):
             raise ConfigError(
                 f"a {self.kind} is given as {{'type': NAME, ...}}, got {config!r}; {nearest('', self.names())}"
             )
-        words = {str(key): value for key, value in config.items() if key != "type"}
-        self._check_words(config["type"], self.get(config["type"]), (None,) * n_args, words)
+        return config["type"], {str(key): value for key, value in config.items() if key != "type"}
 
     def _check_words(
         self, name: str, factory: Callable[..., Any], args: tuple[Any, ...], words: dict[str, Any]

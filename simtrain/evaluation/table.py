@@ -1,0 +1,52 @@
+"""Results as Markdown tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from simtrain.evaluation.retrieval import RetrievalResult
+
+
+def result_table(result: RetrievalResult, names: Sequence[str]) -> str:
+    """Markdown table of one result: metric, mean, interval.
+
+    Args:
+        result: The result.
+        names: Metrics to show, in this order.
+    """
+    rows = [[name, f"{result.metrics[name]:.3f}", _interval(result.interval(name))] for name in names]
+    return _table(["metric", "value", f"{result.confidence:.0%} interval"], rows)
+
+
+def comparison_table(before: RetrievalResult, after: RetrievalResult, names: Sequence[str]) -> str:
+    """Markdown table of two results over the same queries, with the paired test of their difference.
+
+    Args:
+        before: The result to compare with.
+        after: The other result.
+        names: Metrics to show, in this order.
+    """
+    rows = []
+    for name in names:
+        test = before.compare(after, name)
+        rows.append(
+            [
+                name,
+                f"{before.metrics[name]:.3f} {_interval(before.interval(name))}",
+                f"{after.metrics[name]:.3f} {_interval(after.interval(name))}",
+                f"{test.difference:+.3f} [{test.low:+.3f}, {test.high:+.3f}]",
+                f"{test.p_value:.4f}",
+            ]
+        )
+    return _table(["metric", "before", "after", "difference", "p"], rows)
+
+
+def _interval(bounds: tuple[float, float]) -> str:
+    return f"[{bounds[0]:.3f}, {bounds[1]:.3f}]"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+    lines = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in [head, *rows]]
+    lines.insert(1, ["-" * width for width in widths])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

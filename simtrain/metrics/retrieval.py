@@ -1,0 +1,226 @@
+"""Retrieval metrics of training and validation batches as torchmetrics ``Metric``s.
+
+Each item of a batch is searched among the other items of that batch, so the values depend on the batch size: they
+follow a training, while :func:`simtrain.metrics.retrieval_report` measures against a whole gallery.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torchmetrics import Metric
+
+from simtrain.errors import ConfigError
+from simtrain.metrics.batch import rank_batch
+from simtrain.metrics.formulas import average_precision, hit_rate, ndcg, precision, r_precision, recall, reciprocal_rank
+from simtrain.metrics.ranking import Ranked
+from simtrain.metrics.similarities import Distance
+from simtrain.registry import metrics
+
+# Scores are added as integer multiples of 2^-32: integers add up to the same sum in any order, so the value does not
+# depend on how queries were spread over batches of processes. 2^31 queries fit.
+UNIT = 2**32
+
+
+class RetrievalMetric(Metric):
+    """Mean of a per-query score over all queries seen; the base of this module's metrics.
+
+    The states are two integers, a sum of scores and a number of queries: constant memory, and exact under
+    distributed training. Items without a relevant one in their batch are not queries. Before any query was seen the
+    value is 0.0.
+
+    Args:
+        distance: ``"cosine"``, ``"dot"`` or ``"euclidean"``.
+        **kwargs: Passed on to ``torchmetrics.Metric``.
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+    depth: int = 1
+    to_r: bool = False
+    first: bool = False
+    total: Tensor
+    n_queries: Tensor
+
+    def __init__(self, distance: Distance = "cosine", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.distance = distance
+        self.add_state("total", default=torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("n_queries", default=torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(
+        self,
+        embeddings: Tensor,
+        groups: Tensor | None = None,
+        pairs: Tensor | None = None,
+        labels: Tensor | None = None,
+        subgroups: Tensor | None = None,
+    ) -> None:
+        """Add a batch, with its targets as the loss takes them.
+
+        Args:
+            embeddings: Shape ``(rows, dim)``, any floating point dtype.
+            groups: Of group batches: integers, shape ``(rows,)``.
+            pairs: Of pair batches: rows ``(query, document)`` of ``embeddings``, shape ``(pairs, 2)``.
+            labels: Of pair batches: shape ``(pairs,)``; only pairs with a label above 0 match. Default: all match.
+            subgroups: Of pair batches: integers, shape ``(pairs,)`` or ``(2 * pairs,)``; items of matching pairs in
+                the same non-zero subgroup are relevant to each other.
+
+        Raises:
+            ConfigError: Not exactly one of ``groups`` and ``pairs`` is given.
+            DataError: Targets do not fit the embeddings, or embeddings hold NaN.
+        """
+        depth, to_r, first = self.depth, self.to_r, self.first
+        for ranked in rank_batch(
+            embeddings, groups, pairs, labels, subgroups, distance=self.distance, depth=depth, to_r=to_r, first=first
+        ):
+            self.total += (self.score(ranked) * UNIT).round().long().sum().to(self.total.device)
+            self.n_queries += len(ranked.queries)
+
+    def compute(self) -> Float[Tensor, ""]:
+        """Mean score over all queries seen, float32; 0.0 where there was none."""
+        return (self.total.cpu().double() / UNIT / self.n_queries.cpu().clamp(min=1)).float().to(self.total.device)
+
+    def score(self, ranked: Ranked) -> Float[Tensor, " queries"]:
+        """Scores of ranked queries, float64, between 0 and 1."""
+        raise NotImplementedError(f"{type(self).__name__} must implement `score`")
+
+
+class _RetrievalAtK(RetrievalMetric):
+    def __init__(self, k: int = 1, distance: Distance = "cosine", **kwargs: Any) -> None:
+        super().__init__(distance, **kwargs)
+        self.k = self.depth = checked_k(k)
+
+
+def checked_k(k: Any) -> int:
+    """Return ``k`` if it is a positive integer.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise ConfigError(f"k is a positive integer, got {k!r}")
+    return k
+
+
+@metrics.register_module()
+class RetrievalPrecision(_RetrievalAtK):
+    """Share of relevant items among the first ``k``: found / k, also where the batch is smaller.
+
+    Args:
+        k: Cut-off, default 1.
+        distance: ``"cosine"``, ``"dot"`` or ``"euclidean"``.
+        **kwargs: Passed on to ``torchmetrics.Metric``.
+
+    Raises:
+        ConfigError: ``k`` is not a positive integer.
+
+    Example:
+        >>> metric = RetrievalPrecision(k=1)
+        >>> metric.update(torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]]), groups=torch.tensor([5, 5, 6]))
+        >>> metric.compute()
+        tensor(1.)
+    """
+
+    def score(self, ranked: Ranked) -> Float[Tensor, " queries"]:
+        """See :func:`simtrain.metrics.formulas.precision`."""
+        return precision(ranked.hits, self.k)
+
+
+@metrics.register_module()
+class RetrievalRecall(_RetrievalAtK):
+    """Share of the relevant items that is found among the first ``k``; arguments as :class:`RetrievalPrecision`."""
+
+    def score(self, ranked: Ranked) -> Float[Tensor, " queries"]:
+        """See :func:`simtrain.metrics.formulas.recall`."""
+        return recall(ranked.hits, ranked.n_relevant, self.k)
+
+
+@metrics.register_module()
+class RetrievalHitRate(_RetrievalAtK):
+    """Share of queries with a relevant item among the first ``k``; arguments as :class:`RetrievalPrecision`."""
+
+    def score(self, ranked: Ranked) -> Float[Tensor, " queries"]:
+        """See :func:`simtrain.metrics.formulas.hit_rate`."""
+        return hit_rate(ranked.hits, self.k)
+
+
+@metrics.register_module()
+class RetrievalNDCG(_RetrievalAtK):
+    """Normalized discounted gain of the first ``k``, gains 0 and 1; arguments as :class:`RetrievalPrecision`."""
+
+    def score(self, ranked: Ranked) -> Float[Tensor, " queries"]:
+        """See :func:`simtrain.metrics.formulas.ndcg`."""
+        return ndcg(ranked.hits, ranked.n_relevant, self.k)
+
+
+@metrics.register_module()
+class RetrievalReciprocalRank(RetrievalMetric):
+    """Mean over queries of one divided by the rank of the first relevant item (MRR), at any depth.
+
+    Args:
+        distance: ``"cosine"``, ``"dot"`` or ``"euclidean"``.
+        **kwargs: Passed on to ``torchmetrics.Metric``.
+
+    Example:
+        >>> metric = RetrievalReciprocalRank()
+        >>> points = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.9, 0.1], [0.1, 0.9]])
+        >>> metric.update(points, pairs=torch.tensor([[0, 2], [1, 3]]), labels=torch.ones(2))
+        >>> metric.compute()
+        tensor(1.)
+    """
+
+    first = True
+
+    def score(self, ranked: Ranked) -> Float[Tensor, " queries"]:
+        """See :func:`simtrain.metrics.formulas.reciprocal_rank`."""
+        return reciprocal_rank(ranked.first_rank)
+
+
+@metrics.register_module()
+class RetrievalRPrecision(RetrievalMetric):
+    """Mean over queries of found among the first R / R, where R is the query's number of relevant items.
+
+    Arguments as :class:`RetrievalReciprocalRank`.
+    """
+
+    to_r = True
+
+    def score(self, ranked: Ranked) -> Float[Tensor, " queries"]:
+        """See :func:`simtrain.metrics.formulas.r_precision`."""
+        return r_precision(ranked.hits, ranked.n_relevant)
+
+
+@metrics.register_module()
+class RetrievalMAP(RetrievalMetric):
+    """Mean average precision at ``k``, divided by ``min(k, R)``; with ``k="r"`` MAP@R, divided by R.
+
+    Args:
+        k: Cut-off, or ``"r"`` (default) for each query's number of relevant items R.
+        distance: ``"cosine"``, ``"dot"`` or ``"euclidean"``.
+        **kwargs: Passed on to ``torchmetrics.Metric``.
+
+    Raises:
+        ConfigError: ``k`` is neither a positive integer nor ``"r"``.
+
+    Example:
+        >>> metric = RetrievalMAP("r")
+        >>> metric.update(torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]]), groups=torch.tensor([5, 5, 6]))
+        >>> metric.compute()
+        tensor(1.)
+    """
+
+    def __init__(self, k: int | Literal["r"] = "r", distance: Distance = "cosine", **kwargs: Any) -> None:
+        super().__init__(distance, **kwargs)
+        if isinstance(k, str) and k != "r":
+            raise ConfigError(f"k is a positive integer or 'r' (each query's number of relevant items), got {k!r}")
+        self.k: int | Literal["r"] = "r" if k == "r" else checked_k(k)
+        self.depth, self.to_r = (1, True) if self.k == "r" else (self.k, False)
+
+    def score(self, ranked: Ranked) -> Float[Tensor, " queries"]:
+        """See :func:`simtrain.metrics.formulas.average_precision`."""
+        return average_precision(ranked.hits, ranked.n_relevant, self.k)

@@ -1,0 +1,124 @@
+"""Scores of queries against the gallery, a block at a time, with the same bits whatever the block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from simtrain.errors import ConfigError, nearest
+from simtrain.metrics.vectors import check_range, common_dtype, unit_rows
+
+KnownDistance = Literal["cosine", "dot", "euclidean"]
+Distance = KnownDistance | str  # names come from configs, too: unknown ones are told below
+
+# The last bits of a matrix product depend on its shape and, at ragged edges, on the position in it. So every
+# product has one fixed shape, padded where needed, and sides that are multiples of 48: whole micro-kernels for the
+# usual 4, 6, 8, 12, 16 and 24 wide ones. Equal rows then get equal scores, and memory budgets do not show.
+STEP = 48
+TILES = {"cpu": (192, 1536)}
+OTHER_TILE = (768, 6144)
+
+
+class Similarities:
+    """Scores of every query with every gallery item; higher is nearer.
+
+    Args:
+        queries: Shape ``(queries, dim)``, float32 or float64.
+        gallery: Shape ``(gallery, dim)``. May be the same tensor as ``queries``.
+        distance: ``"cosine"`` (rows of zeros score 0 with everything), ``"dot"``, or ``"euclidean"`` (the score is
+            the negative distance, summed from differences, so that near items keep their order).
+
+    Raises:
+        ConfigError: Unknown distance.
+        DataError: Dimensions or devices differ, or products would overflow.
+    """
+
+    def __init__(
+        self,
+        queries: Float[Tensor, "queries dim"],
+        gallery: Float[Tensor, "gallery gallery_dim"],
+        distance: Distance = "cosine",
+    ) -> None:
+        if distance not in get_args(KnownDistance):
+            raise ConfigError(f"unknown distance {distance!r}; {nearest(str(distance), get_args(KnownDistance))}")
+        same = queries is gallery
+        queries, gallery = common_dtype(queries, gallery)
+        if distance == "cosine":
+            gallery = unit_rows(gallery)
+            queries = gallery if same else unit_rows(queries)
+        else:
+            check_range(queries, gallery)
+        self._queries, self._gallery, self._distance = queries, gallery, distance
+        largest = TILES.get(gallery.device.type, OTHER_TILE)
+        self.tile = (_padded_size(len(queries), largest[0]), _padded_size(len(gallery), largest[1]))
+
+    @property
+    def n_gallery(self) -> int:
+        """Size of the gallery."""
+        return len(self._gallery)
+
+    @property
+    def n_queries(self) -> int:
+        """Number of queries."""
+        return len(self._queries)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The scores' dtype: float32 or float64."""
+        return self._gallery.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the scores."""
+        return self._gallery.device
+
+    def block(self, queries: Int64[Tensor, " rows"], start: int, stop: int) -> Float[Tensor, "rows columns"]:
+        """Scores of some queries with the gallery's items from ``start`` (a multiple of the tile) to ``stop``."""
+        height, width = self.tile
+        rows = self._queries[queries]
+        scores = rows.new_empty(_round_up(len(rows), height), _round_up(stop - start, width))
+        with _full_precision(rows.device.type):
+            for top in range(0, len(rows), height):
+                left = _padded(rows[top : top + height], height)
+                for column in range(start, stop, width):
+                    right = _padded(self._gallery[column : min(column + width, stop)], width)
+                    self._fill(left, right, scores[top : top + height, column - start : column - start + width])
+        return scores[: len(rows), : stop - start]
+
+    def _fill(self, left: Tensor, right: Tensor, out: Tensor) -> None:
+        if self._distance == "euclidean":
+            # |q|^2 - 2qg + |g|^2 would cancel for near items: differences keep them apart.
+            out.copy_(torch.cdist(left, right, compute_mode="donot_use_mm_for_euclid_dist").neg_())
+        else:
+            torch.mm(left, right.T, out=out)
+
+
+@contextmanager
+def _full_precision(device_type: str) -> Iterator[None]:
+    # Validation often runs under autocast and "high" matmul precision: both would round the scores.
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.no_grad(), torch.autocast(device_type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _round_up(size: int, step: int) -> int:
+    return -(-size // step) * step
+
+
+def _padded_size(size: int, largest: int) -> int:
+    return max(STEP, min(largest, _round_up(size, STEP)))
+
+
+def _padded(rows: Tensor, size: int) -> Tensor:
+    if len(rows) == size:
+        return rows
+    return torch.cat([rows, rows.new_zeros(size - len(rows), rows.shape[1])])

@@ -1,0 +1,56 @@
+import pytest
+
+from simtrain import registry
+from simtrain.errors import ConfigError
+from simtrain.registry import Registry
+
+
+class Widget:
+    def __init__(self, size, *, colour="red"):
+        self.size, self.colour = size, colour
+
+
+@pytest.fixture
+def widgets():
+    room = Registry("widget")
+    room.register_module()(Widget)
+    return room
+
+
+def test_a_registered_class_is_built_from_its_config(widgets):
+    built = widgets.build({"type": "Widget", "colour": "blue"}, 3)
+    assert (built.size, built.colour) == (3, "blue")
+    assert widgets.build({"type": "Widget", "size": 2}, colour="green").colour == "green"
+
+
+def test_another_class_under_a_taken_name_is_refused_but_the_same_one_is_not(widgets):
+    widgets.register_module()(Widget)
+    with pytest.raises(ConfigError, match="the widget name 'Widget' is taken"):
+        widgets.register_module("Widget")(dict)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"type": "Wigdet"}, "unknown widget type 'Wigdet'; did you mean 'Widget'"),
+        ({"type": "Widget", "size": 1, "color": "x"}, "widget 'Widget' has no setting 'color'; did you mean 'colour'"),
+        ({"type": "Widget"}, "missing a required argument: 'size'"),
+        ({"size": 1}, "a widget is given as {'type': NAME, ...}"),
+        ("Widget", "a widget is given as {'type': NAME, ...}"),
+    ],
+)
+def test_bad_configs_say_what_to_do(widgets, config, message):
+    for use in (widgets.build, widgets.check):
+        with pytest.raises(ConfigError, match=message):
+            use(config)
+
+
+def test_the_built_in_names_are_found_without_importing_their_rooms_first():
+    assert {"SentenceTransformerEncoder", "ModuleEncoder", "PrecomputedEncoder"} <= set(registry.encoders.names())
+    assert {"EmptyHead", "SkipConnectionHead", "StackedProjectionHead"} <= set(registry.heads.names())
+    assert {"MultipleNegativesRankingLoss", "TripletLoss", "SupConLoss", "ContrastiveLoss"} <= set(
+        registry.losses.names()
+    )
+    assert {"Adam", "AdamW", "SGD"} <= set(registry.optimizers.names())
+    assert {"cosine", "linear", "constant"} <= set(registry.schedulers.names())
+    assert {"RetrievalPrecision", "RetrievalReciprocalRank"} <= set(registry.metrics.names())
