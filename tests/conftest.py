@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import jaxtyping
 import pytest
 import torch
 from hypothesis import settings
@@ -15,6 +16,14 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Machines differ in speed: a slow example is no failure, and a run is the same every time.
 settings.register_profile("simtrain", deadline=None, max_examples=40, derandomize=True)
 settings.load_profile("simtrain")
+
+
+@pytest.fixture
+def without_type_checks():
+    """Call simtrain as its users do: a wrong type meets simtrain's own error, not beartype's."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(autouse=True)

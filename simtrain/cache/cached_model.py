@@ -1,0 +1,190 @@
+"""A similarity model whose frozen encoders run once for each distinct item."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
+
+from simtrain.cache.cached_encoder import CachedEncoder
+from simtrain.cache.config import CacheConfig, CacheType, resolve
+from simtrain.cache.embedding_cache import EmbeddingCache, FillReport
+from simtrain.cache.fingerprint import encoder_fingerprint
+from simtrain.cache.indexed_loader import RowsCollate, indexed_loader
+from simtrain.cache.opening import open_cache
+from simtrain.data.batches import BatchLayout, layout_of
+from simtrain.data.collate import EncoderCollate
+from simtrain.data.loaders import read_samples, with_collate
+from simtrain.encoders import Encoder
+from simtrain.errors import CacheError
+from simtrain.heads import EmptyHead
+from simtrain.models import SimilarityModel
+from simtrain.models.placement import device_of
+
+
+class CachedModel:
+    """Reads the frozen encoders' embeddings from caches; head and trainable encoders are the given model's own.
+
+    Use it to embed a collection again and again, with other heads or while one is trained. Training does so by
+    itself where a model has a :class:`CacheConfig`.
+
+    Args:
+        model: The model; it is not changed, and what is trained in it is seen here.
+        config: What to cache, and where. None caches nothing.
+
+    Attributes:
+        model: The model to call on collated batches: the given one until a cache is open, then one that takes the
+            row numbers of cached embeddings.
+
+    Raises:
+        ConfigError: The config names an unknown encoder, or one that is trained.
+
+    Example:
+        >>> from simtrain.encoders import PrecomputedEncoder
+        >>> from simtrain.heads import EmptyHead
+        >>> cached = CachedModel(SimilarityModel(PrecomputedEncoder(2), EmptyHead(2)), CacheConfig(CacheType.CPU))
+        >>> cached.encode([[1.0, 2.0], [3.0, 4.0], [1.0, 2.0]]).shape
+        (3, 2)
+        >>> cached.reports["default"].n_encoded
+        2
+    """
+
+    def __init__(self, model: SimilarityModel, config: CacheConfig | None) -> None:
+        self._original = model
+        self._config = config or CacheConfig(CacheType.NONE)
+        self._caches: dict[str, EmbeddingCache] = {}
+        self._identities: dict[str, str] = {}
+        self.model = model
+        #: What the last filling came to, by encoder.
+        self.reports: dict[str, FillReport] = {}
+        # A wrong name, or a cache for a trainable encoder, is an error now and not when training starts.
+        # Asked as if for a GPU: whether there is one is known when training starts.
+        resolve(self._config, self._encoders(), torch.device("cuda"))
+
+    @property
+    def collate(self) -> EncoderCollate:
+        """Collate function for loaders: samples → features for :attr:`model`, and targets."""
+        return EncoderCollate({name: encoder.get_collate_fn() for name, encoder in self._called().items()})
+
+    def open(self, device: torch.device | str = "cpu") -> None:
+        """Open the caches for the encoders as they are now; those of unchanged encoders stay open.
+
+        Args:
+            device: Device to encode on.
+        """
+        encoders = self._encoders()
+        types = resolve(self._config, encoders, torch.device(device))
+        for name, kind in types.items():
+            if kind is CacheType.NONE:
+                continue
+            identity = f"{encoder_fingerprint(encoders[name])} on {device}"
+            if self._identities.get(name) != identity:
+                self._caches[name] = open_cache(name, encoders[name], self._config, kind, device)
+                self._identities[name] = identity
+        self.model = self._reading_from_caches(self._original.head)
+
+    def with_head(self, head: nn.Module) -> CachedModel:
+        """The same encoders and caches under another head."""
+        twin = CachedModel(SimilarityModel(self._encoders(), head), self._config)
+        twin._caches, twin._identities = self._caches, self._identities
+        twin.model = twin._reading_from_caches(head)
+        return twin
+
+    def without_head(self) -> CachedModel:
+        """The same encoders and caches with nothing on top."""
+        return self.with_head(EmptyHead(sum(encoder.embedding_size for encoder in self._encoders().values())))
+
+    def fill(self, objects: Sequence[Any], name: str = "data") -> dict[str, FillReport]:
+        """Encode the items that the caches lack.
+
+        Args:
+            objects: Raw items.
+            name: What the items are, for messages.
+
+        Returns:
+            What was reused and what was encoded, by encoder.
+        """
+        for encoder, cache in self._caches.items():
+            self.reports[encoder] = cache.fill(
+                objects, batch_size=self._config.batch_size, num_workers=self._config.num_workers, name=name
+            )
+        return self.reports
+
+    def encode(self, inputs: Sequence[Any], **options: Any) -> Any:
+        """Embed a sequence of raw items; takes the options of :meth:`SimilarityModel.encode`."""
+        items = list(inputs)
+        self.open(device_of(self._original))
+        self.fill(items)
+        return self.model.encode(items, **options)
+
+    def encode_query(self, inputs: Sequence[Any], **options: Any) -> Any:
+        """Embed what is searched with."""
+        return self.encode(inputs, **options)
+
+    def encode_document(self, inputs: Sequence[Any], **options: Any) -> Any:
+        """Embed what is searched in."""
+        return self.encode(inputs, **options)
+
+    def prepare(self, loader: DataLoader[Any]) -> DataLoader[Any]:
+        """Fill the caches for a loader, and give a copy of it whose batches suit :attr:`model`.
+
+        Args:
+            loader: A loader of samples; it stays as it is.
+
+        Returns:
+            A loader of ``(features, targets)``. Where every encoder is cached, its features are row numbers and no
+            item is read again.
+        """
+        if not self._caches:
+            return with_collate(loader, self.collate)
+        samples = read_samples(loader.dataset)
+        layout = layout_of(samples)
+        objects = layout.objects(samples)
+        self.fill(objects)
+        every_encoder_is_cached = set(self._caches) == set(self._encoders())
+        if not every_encoder_is_cached or loader.batch_sampler is None or isinstance(loader.dataset, IterableDataset):
+            return with_collate(loader, self.collate)
+        self._check_repeatable(loader.dataset, layout)
+        rows = {name: cache.rows(objects) for name, cache in self._caches.items()}
+        return indexed_loader(
+            loader, RowsCollate(rows, layout.labels(samples), layout, len(samples), dict(self._identities))
+        )
+
+    def check_or_fill(self, loader: DataLoader[Any]) -> None:
+        """Make sure that a loader can be trained with: fill the caches for one that :meth:`prepare` did not make.
+
+        Raises:
+            CacheError: The loader was prepared for encoders that have changed since.
+        """
+        if isinstance(loader.collate_fn, RowsCollate):
+            if loader.collate_fn.identities != self._identities:
+                raise CacheError(
+                    "a loader was prepared with setup_dataloader(), and an encoder has changed since: its rows belong "
+                    "to other embeddings; call setup_dataloader() again after the last change"
+                )
+        elif self._caches and not isinstance(loader.collate_fn, EncoderCollate):
+            samples = read_samples(loader.dataset)
+            self.fill(layout_of(samples).objects(samples))
+
+    def _reading_from_caches(self, head: nn.Module) -> SimilarityModel:
+        if not self._caches:
+            return self._original
+        replaced = {name: CachedEncoder(cache) for name, cache in self._caches.items()}
+        model = SimilarityModel({**self._encoders(), **replaced}, head)
+        model.training = self._original.training
+        return model
+
+    def _check_repeatable(self, dataset: Any, layout: BatchLayout) -> None:
+        # A random transform gives another object at the second reading, for which the cache has no row and says so.
+        again = layout.objects([dataset[0], dataset[len(dataset) - 1]])
+        for cache in self._caches.values():
+            cache.rows(again)
+
+    def _encoders(self) -> dict[str, Encoder]:
+        return {name: cast("Encoder", encoder) for name, encoder in self._original.encoders.items()}
+
+    def _called(self) -> dict[str, Encoder]:
+        return {name: cast("Encoder", encoder) for name, encoder in self.model.encoders.items()}

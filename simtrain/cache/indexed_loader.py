@@ -1,0 +1,79 @@
+"""Loaders for models whose encoders are all cached: batches are row numbers, no item is read again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from simtrain.data.batches import BatchLayout, Targets
+
+
+class SampleNumbers(Dataset[int]):
+    """Data set whose samples are their own numbers."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+    def __getitems__(self, indices: Sequence[int]) -> Sequence[int]:
+        """A whole batch at once: the loader then makes no call per item."""
+        return indices
+
+
+class RowsCollate:
+    """Sample numbers → cache rows by encoder, and targets.
+
+    Args:
+        rows: Encoder name → cache row of each object of the data set, in the layout's order.
+        labels: Label tensors of the whole data set, one row a sample.
+        layout: How samples lie in a batch.
+        size: Number of samples in the data set.
+        identities: Encoder name → identity of the encoder whose rows these are.
+    """
+
+    def __init__(
+        self,
+        rows: Mapping[str, Tensor],
+        labels: Mapping[str, Tensor],
+        layout: BatchLayout,
+        size: int,
+        identities: Mapping[str, str],
+    ) -> None:
+        self.rows, self.labels, self.layout, self.size = rows, labels, layout, size
+        self.identities = dict(identities)
+
+    def __call__(self, numbers: Sequence[int]) -> tuple[dict[str, Tensor], Targets]:
+        """Collate one batch."""
+        picked = torch.as_tensor(numbers)
+        objects = self.layout.rows(picked, self.size)
+        targets = self.layout.targets({name: label[picked] for name, label in self.labels.items()})
+        targets["items"] = objects
+        return {name: rows[objects] for name, rows in self.rows.items()}, targets
+
+
+def indexed_loader(loader: DataLoader[Any], collate: RowsCollate) -> DataLoader[Any]:
+    """Loader with the batches of another one, as row numbers.
+
+    The batch sampler (hence shuffling, its generator and its order) is the given loader's own. Workers are left
+    out: there is nothing for them to do.
+
+    Args:
+        loader: A map-style loader with a batch sampler.
+        collate: Turns the sample numbers of a batch into rows and targets.
+    """
+    return DataLoader(
+        SampleNumbers(collate.size),
+        batch_sampler=loader.batch_sampler,
+        collate_fn=collate,
+        generator=loader.generator,
+        pin_memory=loader.pin_memory,
+    )

@@ -1,0 +1,115 @@
+"""Keys of items: what an item is, in 16 bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+from jaxtyping import UInt8
+
+from simtrain.cache.config import KeyExtractor
+from simtrain.cache.digests import Digest, class_name, node, pair_digests, value_digest
+from simtrain.errors import CacheError, DataError
+
+KEY_BYTES = 16
+
+
+def item_key(item: Any) -> bytes:
+    """Digest of an item's content, equal in every process.
+
+    Args:
+        item: A text, bytes, number, numpy array, tensor, PIL image, :class:`pathlib.Path` (known by its place, size
+            and time of change), dataclass, or a mapping, list, tuple or set of such values.
+
+    Returns:
+        16 bytes. Values of different types have different keys: ``"1"`` is not ``1``.
+
+    Raises:
+        CacheError: The item is of another kind; a key extractor is needed.
+        DataError: The item is the path of a file that does not exist.
+
+    Example:
+        >>> item_key("1") == item_key(1)
+        False
+    """
+    return value_digest(item, uncommon_digest)
+
+
+def item_keys(items: Iterable[Any], key_extractor: KeyExtractor | None = None) -> UInt8[np.ndarray, "n 16"]:
+    """Keys of many items.
+
+    Args:
+        items: The items, or anything that gives them one by one; none is kept.
+        key_extractor: Called with each item; its answer is the item's key. Default: the content.
+
+    Returns:
+        One key per row.
+
+    Raises:
+        CacheError: An item or an extracted key is of a kind that has no digest.
+
+    Example:
+        >>> item_keys(["a", "b"]).shape
+        (2, 16)
+    """
+    if key_extractor is not None:
+        keys = [extracted_key(key_extractor, item) for item in items]
+    else:
+        # Data sets are mostly texts: digest those here, without a call each. Equal to digests.scalar_digest.
+        digest = xxhash.xxh3_128_digest
+        keys = [
+            digest(b"str\0" + item.encode("utf-8", "surrogatepass")) if type(item) is str else item_key(item)
+            for item in items
+        ]
+    return np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, KEY_BYTES)
+
+
+def extracted_key(key_extractor: KeyExtractor, item: Any) -> bytes:
+    """Digest of what a key extractor says of an item."""
+    value = key_extractor(item)
+    try:
+        return item_key(value)
+    except CacheError as error:
+        raise CacheError(
+            f"a key extractor must give texts, bytes, numbers or tuples of them; for the item {item!r:.80} it gave "
+            f"{value!r:.80} of type {type(value).__name__}"
+        ) from error
+
+
+def uncommon_digest(value: Any) -> Digest:
+    """Digest of a dataclass, a path or an image."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
+        return node("dataclass", class_name(value).encode(), *pair_digests(fields, uncommon_digest))
+    if isinstance(value, os.PathLike):
+        return file_digest(Path(value))
+    if all(hasattr(value, name) for name in ("mode", "size", "tobytes")):
+        return image_digest(value)
+    raise CacheError(
+        f"an item of type {type(value).__name__} cannot be identified by its content; "
+        f"set CacheConfig(key_extractors=...) to a function that gives each item's key"
+    )
+
+
+def file_digest(path: Path) -> Digest:
+    """Digest of a file's place, size and time of change; its content is not read."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise DataError(
+            f"the item {str(path)!r} is the path of a file that cannot be read: {error.strerror}"
+        ) from error
+    return node("path", os.fsencode(path.absolute()), f"{status.st_size} {status.st_mtime_ns}".encode())
+
+
+def image_digest(image: Any) -> Digest:
+    """Digest of a PIL image, told by its attributes so that Pillow is not needed."""
+    looks = [str(image.mode), tuple(int(side) for side in image.size)]
+    if image.mode in ("P", "PA"):  # pixels are numbers of colours there
+        looks += [image.getpalette(), image.info.get("transparency")]
+    return node("image", value_digest(looks, uncommon_digest), image.tobytes())

@@ -1,0 +1,192 @@
+"""The ``simtrain`` command.
+
+Every command imports what it needs when it runs, so that ``simtrain --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from simtrain.errors import SimtrainError
+
+EXIT_BAD_INPUT = 2
+
+app = typer.Typer(
+    name="simtrain",
+    help="Fine-tune similarity-search models, measure them, and search with them.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+ModelFolder = Annotated[Path, typer.Argument(help="Folder of a saved model.", show_default=False)]
+DataFile = Annotated[Path, typer.Argument(help="CSV or JSONL file.", show_default=False)]
+BatchSize = Annotated[int, typer.Option(help="Items a batch.", min=1)]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option("--column", help="ROLE=NAME where a column is named otherwise, e.g. document=answer. Repeatable."),
+]
+
+
+def main() -> None:
+    """Run the command; bad input is one sentence on stderr and exit code 2."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logging.getLogger("simtrain").addHandler(handler)
+    logging.getLogger("simtrain").setLevel(logging.INFO)
+    try:
+        app()
+    except SimtrainError as error:
+        typer.echo(f"simtrain: {error}", err=True)
+        sys.exit(EXIT_BAD_INPUT)
+
+
+@app.callback()
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
+) -> None:
+    if version:
+        from simtrain import __version__
+
+        typer.echo(f"simtrain {__version__}")
+        raise typer.Exit()
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="YAML file of the training job.", show_default=False)],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="key=value on top of the file, e.g. training.epochs=3.")
+    ] = None,
+) -> None:
+    """Train a model from a config file; with a test file, measure it before and after."""
+    from simtrain.evaluation.table import comparison_table
+    from simtrain.runner import fit
+
+    result = fit(config, overrides or [])
+    if result.before is not None and result.after is not None:
+        typer.echo(comparison_table(result.before, result.after, ["recall@1", "recall@10", "mrr"]))
+    for stage, seconds in result.seconds.items():
+        typer.echo(f"{stage}: {seconds:.1f} s")
+    typer.echo(f"saved to {result.model_path}")
+
+
+@app.command()
+def evaluate(
+    model: ModelFolder,
+    data: DataFile,
+    kind: Annotated[str, typer.Option(help="'pairs' (query, document) or 'groups' (item, group).")] = "pairs",
+    column: Columns = None,
+    k: Annotated[list[int] | None, typer.Option("-k", help="Depth of the metrics at k. Repeatable.")] = None,
+    batch_size: BatchSize = 64,
+    output: Annotated[Path | None, typer.Option(help="Also write figures and intervals to this JSON file.")] = None,
+) -> None:
+    """Measure exact retrieval of a saved model on a test file, with 95 % intervals."""
+    import json
+
+    from simtrain.evaluation import evaluate as evaluate_model
+    from simtrain.evaluation.table import result_table
+    from simtrain.models import SimilarityModel
+
+    samples = _read_samples(data, kind, _roles(column))
+    result = evaluate_model(SimilarityModel.load(model), samples, k=k or (1, 5, 10), batch_size=batch_size)
+    typer.echo(result_table(result, list(result.metrics)))
+    typer.echo(f"{result.n_queries} queries over {result.n_gallery} items")
+    if output is not None:
+        output.write_text(json.dumps(result.as_dict(), indent=2) + "\n")
+
+
+@app.command()
+def encode(
+    model: ModelFolder,
+    data: DataFile,
+    output: Annotated[Path, typer.Argument(help="Where to write the embeddings (.npy).", show_default=False)],
+    text_column: Annotated[str, typer.Option(help="Column that holds the texts.")] = "text",
+    batch_size: BatchSize = 64,
+) -> None:
+    """Embed a column of a file; writes a float32 array with a row for each line."""
+    import numpy as np
+
+    from simtrain.data import read_records
+    from simtrain.errors import ConfigError
+    from simtrain.models import SimilarityModel
+
+    if output.suffix != ".npy":
+        raise ConfigError(f"embeddings are written as .npy, got the name {str(output)!r}")
+    texts = [row[text_column] for row in read_records(data, [text_column])]
+    embeddings = SimilarityModel.load(model).encode(texts, batch_size=batch_size)
+    np.save(output, embeddings)
+    typer.echo(f"wrote {embeddings.shape[0]} embeddings of {embeddings.shape[1]} dimensions to {output}")
+
+
+@app.command()
+def index(
+    model: ModelFolder,
+    data: DataFile,
+    output: Annotated[Path, typer.Argument(help="Folder of the index.", show_default=False)],
+    text_column: Annotated[str, typer.Option(help="Column that is searched.")] = "document",
+    batch_size: BatchSize = 64,
+) -> None:
+    """Embed the documents of a file into an embedded Qdrant index (a folder, no server)."""
+    from simtrain.data import read_records
+    from simtrain.models import SimilarityModel
+    from simtrain.serving import QdrantIndex
+
+    rows = read_records(data, [text_column])
+    distinct = list({row[text_column]: row for row in reversed(rows)}.values())[::-1]
+    loaded = SimilarityModel.load(model)
+    vectors = loaded.encode_document([row[text_column] for row in distinct], batch_size=batch_size)
+    payloads = [{"text": row[text_column], **row} for row in distinct]
+    with QdrantIndex.create(output, vectors, payloads, model_path=model) as built:
+        typer.echo(f"indexed {len(built)} distinct documents in {output}")
+
+
+@app.command()
+def search(
+    index: Annotated[Path, typer.Argument(help="Folder of an index.", show_default=False)],
+    query: Annotated[str, typer.Argument(help="What to look for.", show_default=False)],
+    k: Annotated[int, typer.Option("-k", help="How many hits.", min=1)] = 5,
+    model: Annotated[Path | None, typer.Option(help="Model folder; default: the index's own.")] = None,
+) -> None:
+    """Search an index with a text."""
+    from simtrain.errors import DataError, ServableError
+    from simtrain.models import SimilarityModel
+    from simtrain.serving import QdrantIndex
+
+    if not query.strip():
+        raise DataError("the query is empty; describe in a few words what you look for")
+    with QdrantIndex.open(index) as opened:
+        folder = model or opened.model_path
+        if folder is None:
+            raise ServableError(f"the index {str(index)!r} does not say which model made it; give one with --model")
+        loaded = SimilarityModel.load(folder)
+        hits = opened.search(loaded.encode_query(query), k=k)[0]
+    for rank, hit in enumerate(hits, 1):
+        typer.echo(f"{rank:2d}. {hit.score:.3f}  {hit.payload['text']}")
+
+
+def _read_samples(data: Path, kind: str, columns: dict[str, str]) -> Any:
+    from simtrain.data import read_groups, read_pairs
+    from simtrain.errors import ConfigError
+
+    readers = {"pairs": read_pairs, "groups": read_groups}
+    if kind not in readers:
+        raise ConfigError(f"--kind should be 'pairs' or 'groups', got {kind!r}")
+    return readers[kind](data, columns)
+
+
+def _roles(words: list[str] | None) -> dict[str, str]:
+    from simtrain.errors import ConfigError
+
+    for word in words or []:
+        if "=" not in word:
+            raise ConfigError(f"--column is written ROLE=NAME (document=answer), got {word!r}")
+    return dict(word.split("=", 1) for word in words or [])
+
+
+if __name__ == "__main__":
+    main()

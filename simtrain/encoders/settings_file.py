@@ -1,0 +1,68 @@
+"""Settings of a saved part, kept as a JSON object in its folder."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from simtrain.errors import ConfigError, ServableError, nearest
+
+T = TypeVar("T")
+
+
+def write_settings(file: Path, settings: Mapping[str, Any]) -> None:
+    """Write ``settings`` as JSON.
+
+    Raises:
+        ServableError: A value is none that JSON knows; the message names the file.
+    """
+    try:
+        text = json.dumps(dict(settings), indent=2, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ServableError(f"{file} cannot be written: settings must be JSON values ({error})") from error
+    file.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(file: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        ServableError: The file is missing or damaged; the message names it.
+    """
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ServableError(f"{file} is missing; the folder is incomplete or not one that simtrain saved") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ServableError(f"{file} cannot be read as JSON ({error}); save it again") from error
+
+
+def read_settings(file: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        ServableError: The file is missing or is no JSON object; the message names the file.
+    """
+    settings = read_json(file)
+    if not isinstance(settings, dict):
+        raise ServableError(f"{file} must hold a JSON object, got {type(settings).__name__}; save it again")
+    return settings
+
+
+def build_from_settings(cls: type[T], settings: Mapping[str, Any], file: Path) -> T:
+    """Call ``cls(**settings)``.
+
+    Raises:
+        ServableError: A setting is unknown, missing or wrong; the message names ``file``, where they came from.
+    """
+    accepted = inspect.signature(cls).parameters
+    for key in settings:
+        if key not in accepted:
+            raise ServableError(f"{file} has the unknown setting {key!r}; {nearest(key, accepted)}")
+    try:
+        return cls(**settings)
+    except (TypeError, ConfigError) as error:
+        raise ServableError(f"{file} does not describe a {cls.__name__}: {error}") from error

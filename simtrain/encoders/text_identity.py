@@ -1,0 +1,66 @@
+"""What determines the embeddings of a sentence-transformers model, beside its weights, as JSON values."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+
+def describe_model(model: Any) -> dict[str, Any]:
+    """Modules with their settings, limits, prompt, and digests of architecture and tokenizer.
+
+    It stays the same when the model is saved and loaded, wherever its folder lies.
+
+    Args:
+        model: A ``sentence_transformers.SentenceTransformer``.
+    """
+    return {
+        "modules": [_module(module) for module in model],
+        "max_seq_length": model.max_seq_length,
+        "truncate_dim": model.truncate_dim,
+        "prompt": default_prompt(model),
+        "tokenizer": tokenizer_digest(getattr(model, "tokenizer", None)),
+    }
+
+
+def default_prompt(model: Any) -> str:
+    """Text that ``model`` puts before every text, or an empty text."""
+    name = getattr(model, "default_prompt_name", None)
+    return "" if name is None else str(model.prompts.get(name) or "")
+
+
+def tokenizer_digest(tokenizer: Any) -> str | None:
+    """Digest of vocabulary, normalization and rules; the same for equal tokenizers."""
+    rust = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    if hasattr(rust, "to_str"):
+        settings = json.loads(rust.to_str())
+        # These two change with every call that pads or cuts.
+        rules: Any = {key: value for key, value in settings.items() if key not in ("truncation", "padding")}
+    elif hasattr(tokenizer, "get_vocab"):
+        rules = tokenizer.get_vocab()
+    else:
+        return None
+    return _digest([type(tokenizer).__name__, rules])
+
+
+def _module(module: Any) -> dict[str, Any]:
+    settings = module.get_config_dict() if hasattr(module, "get_config_dict") else {}
+    described = {"type": type(module).__name__, **_plain(settings)}
+    config = getattr(getattr(module, "auto_model", None), "config", None)
+    return described if config is None else {**described, "architecture": _architecture_digest(config)}
+
+
+def _architecture_digest(config: Any) -> str:
+    # Versions, paths and the weights' dtype are no part of the function; private keys say how it is computed.
+    ignored = {"transformers_version", "torch_dtype", "dtype", "architectures"}
+    return _digest({key: v for key, v in config.to_dict().items() if key not in ignored and not key.startswith("_")})
+
+
+def _plain(settings: Any) -> Any:
+    return json.loads(json.dumps(settings, default=str))
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).hexdigest()[:32]

@@ -1,0 +1,115 @@
+"""The multiple negatives ranking loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64, Integer
+from torch import Tensor
+
+from simtrain import registry
+from simtrain.losses.batch_checks import check_pair_batch
+from simtrain.losses.distances import Distance, similarity_matrix
+from simtrain.losses.pair_relations import blocked_candidates
+from simtrain.losses.pairwise_loss import PairwiseLoss
+from simtrain.losses.settings import check_positive
+
+
+def ranking_loss(
+    embeddings: Float[Tensor, "rows dim"],
+    own: Int64[Tensor, " n_pairs"],
+    candidates: Int64[Tensor, " n_candidates"],
+    labels: Float[Tensor, " n_pairs"],
+    subgroups: Integer[Tensor, " rows"],
+    *,
+    scale: float = 20.0,
+    distance: str = Distance.COSINE,
+) -> Float[Tensor, ""]:
+    """Cross entropy of each pair's partner among all candidates, weighted by the pairs' labels.
+
+    Args:
+        embeddings: Shape ``(rows, dim)``.
+        own: Row of each pair's item on the side that searches, shape ``(n_pairs,)``.
+        candidates: Rows to search among. The first ``n_pairs`` are the pairs' partners; any further ones (mined
+            hard negatives, say) are negatives for all pairs.
+        labels: Weight of each pair, shape ``(n_pairs,)``. A pair of 0 (or less) is a known mismatch: its partner is
+            a candidate, but it is not searched for.
+        subgroups: Shape ``(rows,)``; see :func:`blocked_candidates`.
+        scale: Factor of the similarities.
+        distance: One of :class:`Distance`; similarities are cosines, dot products or negated distances.
+
+    Returns:
+        A scalar; zero without any pair of a label above 0.
+
+    Example:
+        >>> x, own, no_subgroups = torch.eye(3), torch.tensor([0]), torch.zeros(3, dtype=torch.long)
+        >>> ranking_loss(x, own, torch.tensor([1, 2]), torch.ones(1), no_subgroups)  # log 2
+        tensor(0.6931)
+    """
+    logits = similarity_matrix(embeddings[own], embeddings[candidates], distance).mul_(scale)
+    partner = logits.diagonal().clone()
+    blocked = blocked_candidates(own, candidates, labels, subgroups)
+    rows = logits.masked_fill_(blocked, -torch.inf).logsumexp(dim=1) - partner
+    weights = labels.to(rows.dtype).clamp(min=0)
+    total = weights.sum()
+    return (rows * weights).sum() / total.where(total > 0, torch.ones_like(total))
+
+
+@registry.losses.register_module()
+class MultipleNegativesRankingLoss(PairwiseLoss):
+    """Each query is to find its document among all documents of the batch (InfoNCE with in-batch negatives).
+
+    Never counted as a query's negative: a document that any pair matches with the same row, the document of a pair
+    of the same non-zero subgroup, the query's own row, and a row a second time. A pair labelled 0 is a known
+    mismatch: its document is a negative for the other queries, and for its own query whatever the subgroup, but its
+    query is not asked. Labels above 0 weigh the queries (the mean is weighted). A query without any negative has a
+    loss of zero.
+
+    Args:
+        scale: Factor of the similarities (the inverse of a temperature), above zero.
+        symmetric: Also ask each document for its query, and take the mean of both directions.
+        distance: One of :class:`Distance`; similarities are cosines, dot products or negated distances.
+
+    Raises:
+        ConfigError: A setting is not one of the above.
+
+    Reference:
+        Henderson et al., "Efficient Natural Language Response Suggestion for Smart Reply", 2017,
+        https://arxiv.org/abs/1705.00652 (section 4.4).
+
+    Example:
+        >>> loss = MultipleNegativesRankingLoss(scale=1.0)
+        >>> embeddings = torch.eye(2).repeat(2, 1)
+        >>> pairs, labels = torch.tensor([[0, 2], [1, 3]]), torch.ones(2)
+        >>> loss(embeddings, pairs, labels, torch.zeros(4, dtype=torch.long))  # log(1 + 1 / e)
+        tensor(0.3133)
+    """
+
+    def __init__(self, scale: float | int = 20.0, symmetric: bool = False, distance: str = Distance.COSINE) -> None:
+        super().__init__()
+        self.scale = check_positive("MultipleNegativesRankingLoss", "scale", scale)
+        self.symmetric = bool(symmetric)
+        self.distance = Distance.of(distance)
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """Constructor arguments as JSON values."""
+        return {"scale": self.scale, "symmetric": self.symmetric, "distance": self.distance.value}
+
+    def forward(
+        self,
+        embeddings: Float[Tensor, "rows dim"],
+        pairs: Int64[Tensor, "n_pairs 2"],
+        labels: Float[Tensor, " n_pairs"],
+        subgroups: Integer[Tensor, " rows"],
+    ) -> Float[Tensor, ""]:
+        """Loss of a batch; see :meth:`PairwiseLoss.forward`."""
+        check_pair_batch(embeddings, pairs, labels, subgroups)
+        queries, documents = pairs.unbind(dim=1)
+        loss = self._search(embeddings, queries, documents, labels, subgroups)
+        if self.symmetric:
+            loss = (loss + self._search(embeddings, documents, queries, labels, subgroups)) / 2
+        return loss
+
+    def _search(self, embeddings: Tensor, own: Tensor, candidates: Tensor, labels: Tensor, subgroups: Tensor) -> Tensor:
+        return ranking_loss(embeddings, own, candidates, labels, subgroups, scale=self.scale, distance=self.distance)

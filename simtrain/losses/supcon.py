@@ -1,0 +1,90 @@
+"""The supervised contrastive loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from simtrain import registry
+from simtrain.losses.candidate_loss import CandidateLoss
+from simtrain.losses.distances import similarity_matrix
+from simtrain.losses.settings import check_positive
+
+
+def supervised_contrastive_loss(
+    anchors: Float[Tensor, "anchors dim"],
+    candidates: Float[Tensor, "candidates dim"],
+    positive: Bool[Tensor, "anchors candidates"],
+    negative: Bool[Tensor, "anchors candidates"],
+    *,
+    temperature: float = 0.1,
+) -> Float[Tensor, ""]:
+    """Cross entropy of each positive against all candidates, averaged per anchor, then over anchors with positives.
+
+    Args:
+        anchors: Shape ``(anchors, dim)``.
+        candidates: Shape ``(candidates, dim)``.
+        positive: Shape ``(anchors, candidates)``.
+        negative: Shape ``(anchors, candidates)``. A candidate that is neither is left out of the sum over all.
+        temperature: Divisor of the cosine similarities.
+
+    Returns:
+        A scalar.
+
+    Example:
+        >>> x, same = torch.tensor([[1.0, 0.0], [2.0, 0.0], [3.0, 0.0]]), torch.tensor([[False, True, False]])
+        >>> supervised_contrastive_loss(x[:1], x, same, torch.tensor([[False, False, True]]))  # log 2
+        tensor(0.6931)
+    """
+    logits = similarity_matrix(anchors, candidates).div_(temperature)
+    n_positives = positive.sum(dim=1)
+    mean_positive = logits.masked_fill(~positive, 0).sum(dim=1) / n_positives.clamp(min=1)
+    # The lowest finite number, not -inf: a row without any candidate would have NaN as its gradient.
+    others = ~(positive | negative)
+    log_total = logits.masked_fill_(others, torch.finfo(logits.dtype).min).logsumexp(dim=1)
+    has_positive = n_positives > 0
+    rows = (log_total - mean_positive).masked_fill(~has_positive, 0)
+    return rows.sum() / has_positive.sum().clamp(min=1)
+
+
+@registry.losses.register_module()
+class SupConLoss(CandidateLoss):
+    """Supervised contrastive loss on cosine similarities, in its L_out form: the mean is outside of the logarithm.
+
+    Anchors without a positive are left out; a batch of such anchors has a loss of zero.
+
+    Args:
+        temperature: Divisor of the similarities, above zero.
+
+    Raises:
+        ConfigError: The temperature is not a finite number above zero.
+
+    Reference:
+        Khosla et al., "Supervised Contrastive Learning", NeurIPS 2020, https://arxiv.org/abs/2004.11362 (equation 2).
+
+    Example:
+        >>> embeddings = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0], [0.0, 3.0]])
+        >>> SupConLoss(temperature=0.5)(embeddings, torch.tensor([0, 0, 1, 1]))  # log(1 + 2 / e**2)
+        tensor(0.2395)
+    """
+
+    def __init__(self, temperature: float | int = 0.1) -> None:
+        super().__init__()
+        self.temperature = check_positive("SupConLoss", "temperature", temperature)
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """Constructor arguments as JSON values."""
+        return {"temperature": self.temperature}
+
+    def compare(
+        self,
+        anchors: Float[Tensor, "anchors dim"],
+        candidates: Float[Tensor, "candidates dim"],
+        positive: Bool[Tensor, "anchors candidates"],
+        negative: Bool[Tensor, "anchors candidates"],
+    ) -> Float[Tensor, ""]:
+        """Loss of anchors against candidates; see :meth:`CandidateLoss.compare`."""
+        return supervised_contrastive_loss(anchors, candidates, positive, negative, temperature=self.temperature)

@@ -1,0 +1,120 @@
+"""The folder of a saved model: what is in it, and who may be loaded.
+
+::
+
+    my-model/
+        config.json            names the parts folder and the classes
+        parts-1a2b3c4d5e6f/
+            encoders/text/...
+            head/...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from simtrain import registry
+from simtrain.errors import ConfigError, ServableError, nearest
+from simtrain.heads.encoder_head import EncoderHead, load_head, save_head
+from simtrain.models.folder_commit import FolderFormat
+from simtrain.models.joined_encoders import check_name
+from simtrain.models.part_classes import allowed_class, type_name
+
+MODEL_FOLDER = FolderFormat("simtrain-similarity-model", version=1, file="config.json", prefix="parts")
+
+
+def save_parts(path: Path, encoders: Mapping[str, nn.Module], head: nn.Module) -> None:
+    """Write a model into the folder ``path``; see :meth:`SimilarityModel.save`.
+
+    Raises:
+        ServableError: ``path`` is a file or holds a ``config.json`` of something else.
+    """
+    settings = {
+        "encoders": {name: {"type": type_name(encoder, registry.encoders)} for name, encoder in encoders.items()},
+        "head": {"type": type_name(head, registry.heads)},
+    }
+    MODEL_FOLDER.commit(path, settings, lambda parts: _write_parts(parts, encoders, head))
+
+
+def load_parts(
+    path: Path, allow: Collection[type], ready_encoders: Mapping[str, nn.Module]
+) -> tuple[dict[str, nn.Module], nn.Module]:
+    """Read the encoders and the head that :func:`save_parts` wrote; see :meth:`SimilarityModel.load`.
+
+    Raises:
+        ServableError: A file is missing or damaged, or names a class that may not be loaded.
+    """
+    config, parts = MODEL_FOLDER.read(path)
+    _check_entries(config, path / MODEL_FOLDER.file)
+    unknown = sorted(set(ready_encoders) - set(config["encoders"]))
+    if unknown:
+        raise ServableError(f"{path} has no encoder {unknown[0]!r}; {nearest(unknown[0], config['encoders'])}")
+    # All classes are checked before any file of any part is read.
+    classes = {
+        name: allowed_class(entry, registry.encoders, allow, path)
+        for name, entry in config["encoders"].items()
+        if name not in ready_encoders
+    }
+    head_class = allowed_class(config["head"], registry.heads, allow, path)
+    encoders = {
+        name: _filled(ready_encoders[name], parts / "encoders" / name)
+        if name in ready_encoders
+        else _load_part(classes[name], parts / "encoders" / name)
+        for name in config["encoders"]
+    }
+    return encoders, _load_part(head_class, parts / "head")
+
+
+def _write_parts(parts: Path, encoders: Mapping[str, nn.Module], head: nn.Module) -> None:
+    for name, encoder in encoders.items():
+        folder = parts / "encoders" / name
+        folder.mkdir(parents=True)
+        encoder.save(str(folder))  # type: ignore[operator]
+    (parts / "head").mkdir()
+    # A head of quaterion-models would save itself as a pickle.
+    if isinstance(head, EncoderHead):
+        head.save(parts / "head")
+    else:
+        save_head(head, parts / "head")
+
+
+def _check_entries(settings: Mapping[str, Any], file: Path) -> None:
+    encoders = settings.get("encoders")
+    if not isinstance(encoders, dict) or not encoders:
+        raise ServableError(f"{file} names no encoders, it says {encoders!r:.80}")
+    for name in encoders:
+        try:
+            check_name(name)
+        except ConfigError as error:
+            raise ServableError(f"{file}: {error}") from error
+    for entry in (*encoders.values(), settings.get("head")):
+        if not isinstance(entry, dict) or not isinstance(entry.get("type"), str):
+            raise ServableError(f"{file} must give each part as {{'type': NAME}}, got {entry!r:.80}")
+
+
+def _load_part(cls: type[Any], folder: Path) -> nn.Module:
+    try:
+        # A head of quaterion-models would read a pickle.
+        part: nn.Module = load_head(cls, folder) if _is_foreign_head(cls) else cls.load(str(folder))
+        return part
+    except ServableError:
+        raise
+    except Exception as error:  # an encoder's own load may raise anything
+        raise ServableError(f"{folder} cannot be loaded as {cls.__name__}: {type(error).__name__}: {error}") from error
+
+
+def _is_foreign_head(cls: type) -> bool:
+    return hasattr(cls, "output_size") and not issubclass(cls, EncoderHead)
+
+
+def _filled(encoder: nn.Module, folder: Path) -> nn.Module:
+    if not hasattr(encoder, "load_weights"):
+        raise ServableError(
+            f"the given {type(encoder).__name__} cannot take the weights in {folder}: no load_weights()"
+        )
+    encoder.load_weights(folder)  # type: ignore[operator]
+    return encoder

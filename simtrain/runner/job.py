@@ -1,0 +1,153 @@
+"""A whole training job from a config: read, build, measure, train, measure again, save."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning
+from omegaconf import DictConfig, OmegaConf
+from torch.utils.data import Dataset
+
+from simtrain.config import load_cfg, plain, require
+from simtrain.data import (
+    GroupSimilarityDataLoader,
+    PairsSimilarityDataLoader,
+    SimilarityDataLoader,
+    read_groups,
+    read_pairs,
+)
+from simtrain.data.batches import layout_of
+from simtrain.data.loaders import read_samples
+from simtrain.errors import ConfigError
+from simtrain.evaluation import RetrievalResult, evaluate
+from simtrain.losses import PairwiseLoss
+from simtrain.runner.runner import Runner
+from simtrain.training import TrainableModel, build_model
+
+
+@dataclass
+class FitResult:
+    """What a training job came to.
+
+    Attributes:
+        model: The trained model.
+        run_dir: Folder of the run: ``model/``, ``config.yaml`` and ``metrics.json``.
+        before: Figures of the encoders alone on the test file; None without one.
+        after: Figures of the trained model on the test file; None without one.
+        seconds: Stage → time taken.
+    """
+
+    model: TrainableModel
+    run_dir: Path
+    before: RetrievalResult | None = None
+    after: RetrievalResult | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def model_path(self) -> Path:
+        """Folder of the saved model."""
+        return self.run_dir / "model"
+
+
+def fit(cfg: str | Path | Mapping[str, Any] | DictConfig, overrides: Sequence[str] = ()) -> FitResult:
+    """Run the training job of a config.
+
+    Every name and every file is checked before anything is written. Frozen encoders run once, into the cache that
+    the config asks for; with a test file, retrieval is measured before and after training.
+
+    Args:
+        cfg: Config file, mapping or config; see :class:`simtrain.config.Config`.
+        overrides: ``key=value`` words on top of it.
+
+    Returns:
+        The trained model, its folder and the figures.
+
+    Raises:
+        ConfigError: The config is wrong, or its parts do not fit each other.
+        DataError: A data file is wrong.
+    """
+    cfg = load_cfg(cfg, overrides)
+    require(cfg, ["encoders", "loss", "data.train"])
+    lightning.seed_everything(cfg.seed, workers=True, verbose=False)
+    data = {stage: read(cfg, cfg.data[stage]) for stage in ("train", "valid", "test") if cfg.data[stage]}
+    model = build_model(cfg)
+    check_kind(cfg, model)
+    result = FitResult(model, Path(cfg.run_dir))
+    with _timed(result, "cache"):
+        fill_cache(model, data)
+    with _timed(result, "evaluation before"):
+        result.before = _evaluated(model, data.get("test"), encoders_only=True)
+    with _timed(result, "training"):
+        loaders = {stage: make_loader(cfg, data[stage], stage) for stage in ("train", "valid") if stage in data}
+        Runner(model, train_data_loader=loaders["train"], valid_data_loader=loaders.get("valid"), cfg=cfg).fit()
+    with _timed(result, "evaluation after"):
+        result.after = _evaluated(model, data.get("test"))
+    save(result, cfg)
+    return result
+
+
+def read(cfg: DictConfig, path: str) -> Dataset[Any]:
+    """Read a data file of the kind that the config names."""
+    reader = read_pairs if cfg.data.kind == "pairs" else read_groups
+    return reader(path, plain(cfg.data.columns))
+
+
+def check_kind(cfg: DictConfig, model: TrainableModel) -> None:
+    """Raise a :class:`ConfigError` where the loss does not take the kind of the data."""
+    wanted = "pairs" if isinstance(model.loss, PairwiseLoss) else "groups"
+    if cfg.data.kind != wanted:
+        raise ConfigError(
+            f"{type(model.loss).__name__} takes {wanted}, but data.kind is {cfg.data.kind!r}; change one of them"
+        )
+
+
+def fill_cache(model: TrainableModel, data: Mapping[str, Dataset[Any]]) -> None:
+    """Fill the model's caches with all items of a job at once, so that equal items of two files are encoded once."""
+    model.cached.open(model.device)
+    for stage, dataset in data.items():
+        samples = read_samples(dataset)
+        model.cached.fill(layout_of(samples).objects(samples), name=f"{stage} data")
+
+
+def make_loader(cfg: DictConfig, dataset: Dataset[Any], stage: str) -> SimilarityDataLoader:
+    """Loader of a stage: shuffled for training, in order otherwise."""
+    kind = PairsSimilarityDataLoader if cfg.data.kind == "pairs" else GroupSimilarityDataLoader
+    return kind(
+        dataset,
+        batch_size=cfg.training.batch_size,
+        shuffle=stage == "train",
+        drop_last=cfg.training.drop_last and stage == "train",
+        num_workers=cfg.training.num_workers,
+    )
+
+
+def save(result: FitResult, cfg: DictConfig) -> None:
+    """Write model, resolved config and figures into the run's folder."""
+    result.run_dir.mkdir(parents=True, exist_ok=True)
+    result.model.save_servable(result.model_path)
+    OmegaConf.save(cfg, result.run_dir / "config.yaml")
+    figures = {
+        "before": result.before.as_dict() if result.before else None,
+        "after": result.after.as_dict() if result.after else None,
+        "seconds": {stage: round(seconds, 3) for stage, seconds in result.seconds.items()},
+    }
+    (result.run_dir / "metrics.json").write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def _evaluated(model: TrainableModel, test: Dataset[Any] | None, encoders_only: bool = False) -> RetrievalResult | None:
+    if test is None:
+        return None
+    return evaluate(model.cached.without_head() if encoders_only else model.cached, test)
+
+
+@contextmanager
+def _timed(result: FitResult, stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    result.seconds[stage] = time.perf_counter() - start

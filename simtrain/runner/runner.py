@@ -1,0 +1,176 @@
+"""The runner: one object that drives training, validation and testing of a model."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig
+from torch.utils.data import DataLoader
+
+from simtrain.config import load_cfg
+from simtrain.errors import ConfigError
+from simtrain.training import TrainableModel
+
+
+class Runner:
+    """Trains, validates and tests a :class:`simtrain.TrainableModel` on ``lightning.Trainer``.
+
+    The given loaders are prepared by the model (:meth:`simtrain.TrainableModel.setup_dataloader`), so that caches
+    are filled first and the encoders' collating runs in the loaders' workers. Nothing that is passed in is changed.
+
+    Args:
+        model: The model.
+        epochs: Passes over the training data; default: ``training.epochs`` of the config.
+        train_data_loader: Loader for :meth:`train`; without it, training is not available.
+        valid_data_loader: Loader for :meth:`valid`, also run after each training epoch.
+        test_data_loader: Loader for :meth:`test`.
+        cfg: A config whose section ``training`` says how to run (device, precision, gradient accumulation and
+            clipping, progress bar); default: the schema's defaults.
+        callbacks: Lightning callbacks, used beside the runner's own.
+        logger: Lightning loggers; None logs nowhere.
+
+    Raises:
+        ConfigError: ``epochs`` is not positive, the model is of another kind, or a loader is none.
+
+    Example:
+        >>> from simtrain.data import PairsSimilarityDataLoader, SimilarityPairSample
+        >>> from simtrain.encoders import PrecomputedEncoder
+        >>> from simtrain.heads import SkipConnectionHead
+        >>> from simtrain.losses import MultipleNegativesRankingLoss
+        >>> model = TrainableModel(
+        ...     encoders=PrecomputedEncoder(2), head=SkipConnectionHead, loss=MultipleNegativesRankingLoss()
+        ... )
+        >>> samples = [SimilarityPairSample([1.0, 0.0], [0.9, 0.1]), SimilarityPairSample([0.0, 1.0], [0.2, 0.8])]
+        >>> loader = PairsSimilarityDataLoader(samples, batch_size=2)
+        >>> runner = Runner(model, epochs=1, train_data_loader=loader, valid_data_loader=loader)
+        >>> runner.fit() is model
+        True
+        >>> sorted(runner.valid())
+        ['validation_loss']
+    """
+
+    def __init__(
+        self,
+        model: TrainableModel,
+        epochs: int | None = None,
+        train_data_loader: DataLoader[Any] | None = None,
+        valid_data_loader: DataLoader[Any] | None = None,
+        test_data_loader: DataLoader[Any] | None = None,
+        *,
+        cfg: Mapping[str, Any] | DictConfig | None = None,
+        callbacks: Sequence[Callback] = (),
+        logger: Logger | Sequence[Logger] | None = None,
+    ) -> None:
+        self.model = model
+        self.cfg = load_cfg(cfg)
+        self.epochs = self.cfg.training.epochs if epochs is None else epochs
+        self.loaders = {"train": train_data_loader, "valid": valid_data_loader, "test": test_data_loader}
+        self.callbacks = list(callbacks)
+        self.logger = logger
+        self._check()
+
+    def fit(self) -> TrainableModel:
+        """Train for all epochs, with validation after each where there is a validation loader.
+
+        Returns:
+            The trained model.
+        """
+        return self.train()
+
+    def train(self) -> TrainableModel:
+        """Train for all epochs; the same as :meth:`fit`."""
+        train_loader = self._prepared("train")
+        valid_loader = self._prepared("valid") if self.loaders["valid"] is not None else None
+        with _quiet_lightning():
+            self._trainer().fit(self.model, train_loader, valid_loader)
+        return self.model
+
+    def valid(self) -> dict[str, float]:
+        """Validate once.
+
+        Returns:
+            The logged figures of the validation stage.
+        """
+        loader = self._prepared("valid")
+        with _quiet_lightning():
+            trainer = self._trainer()
+            trainer.validate(self.model, loader, verbose=False)
+        return _figures(trainer)
+
+    def test(self) -> dict[str, float]:
+        """Test once.
+
+        Returns:
+            The logged figures of the test stage.
+        """
+        loader = self._prepared("test")
+        with _quiet_lightning():
+            trainer = self._trainer()
+            trainer.test(self.model, loader, verbose=False)
+        return _figures(trainer)
+
+    def _check(self) -> None:
+        if not isinstance(self.model, TrainableModel):
+            raise ConfigError(f"a Runner takes a TrainableModel, got {type(self.model).__name__}")
+        if not isinstance(self.epochs, int) or self.epochs < 1:
+            raise ConfigError(f"epochs should be a positive integer, got {self.epochs!r}")
+        for stage, loader in self.loaders.items():
+            if loader is not None and not isinstance(loader, DataLoader):
+                raise ConfigError(f"{stage}_data_loader should be a DataLoader, got {type(loader).__name__}")
+
+    def _prepared(self, stage: str) -> DataLoader[Any]:
+        loader = self.loaders[stage]
+        if loader is None:
+            raise ConfigError(f"this runner has no {stage}_data_loader; pass one to use this stage")
+        return self.model.setup_dataloader(loader)
+
+    def _trainer(self) -> lightning.Trainer:
+        training = self.cfg.training
+        bar = sys.stderr.isatty() if training.progress_bar is None else training.progress_bar
+        return lightning.Trainer(
+            max_epochs=self.epochs,
+            accelerator=training.device,
+            devices=1,
+            precision=training.precision,
+            accumulate_grad_batches=training.gradient_accumulation,
+            gradient_clip_val=training.grad_clip,
+            callbacks=self.callbacks,
+            logger=self.logger or False,
+            enable_checkpointing=False,
+            enable_progress_bar=bar,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            log_every_n_steps=1,
+        )
+
+
+def _figures(trainer: lightning.Trainer) -> dict[str, float]:
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    talk = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    level = talk.level
+    talk.setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        # Lightning advises more workers for every loader; one over cache rows has nothing for them to do.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        # Validation is optional here.
+        warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")
+        # Frozen encoders are in eval mode on purpose.
+        warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
+        # Lightning 2.6 asks torch's pytree in a way that torch 2.13 deprecates.
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+        try:
+            yield
+        finally:
+            talk.setLevel(level)

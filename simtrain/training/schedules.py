@@ -1,0 +1,70 @@
+"""Optimizers and learning-rate schedules by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from simtrain import registry
+from simtrain.errors import ConfigError
+
+for _name in ("Adam", "AdamW", "NAdam", "RAdam", "SGD", "RMSprop", "Adagrad"):
+    registry.optimizers.register_module()(getattr(torch.optim, _name))
+
+
+@registry.schedulers.register_module()
+def cosine(optimizer: Optimizer, total_steps: int, warmup_rate: float = 0.05, end_rate: float = 0.0) -> LambdaLR:
+    """Linear warm-up, then half a cosine; stepped after each optimizer step.
+
+    Args:
+        optimizer: Whose learning rates are scaled.
+        total_steps: Optimizer steps of the whole run.
+        warmup_rate: Share of the steps in which the rate rises from near zero, in [0, 1).
+        end_rate: Share of the base rate that is left at the last step.
+
+    Raises:
+        ConfigError: ``warmup_rate`` or ``end_rate`` lies outside its range.
+
+    Example:
+        >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
+        >>> schedule = cosine(optimizer, total_steps=100, warmup_rate=0.1)
+        >>> [round(schedule.lr_lambdas[0](step), 3) for step in (0, 9, 55, 100)]
+        [0.1, 1.0, 0.5, 0.0]
+    """
+    return _after_warmup(
+        optimizer, total_steps, warmup_rate, end_rate, lambda done: 0.5 * (1 + math.cos(math.pi * done))
+    )
+
+
+@registry.schedulers.register_module()
+def linear(optimizer: Optimizer, total_steps: int, warmup_rate: float = 0.05, end_rate: float = 0.0) -> LambdaLR:
+    """Linear warm-up, then a straight line down; arguments as for :func:`cosine`."""
+    return _after_warmup(optimizer, total_steps, warmup_rate, end_rate, lambda done: 1 - done)
+
+
+@registry.schedulers.register_module()
+def constant(optimizer: Optimizer, total_steps: int, warmup_rate: float = 0.0) -> LambdaLR:
+    """Linear warm-up, then the base rate; arguments as for :func:`cosine`."""
+    return _after_warmup(optimizer, total_steps, warmup_rate, 0.0, lambda done: 1.0)
+
+
+def _after_warmup(
+    optimizer: Optimizer, total_steps: int, warmup_rate: float, end_rate: float, shape: Callable[[float], float]
+) -> LambdaLR:
+    for word, rate in (("warmup_rate", warmup_rate), ("end_rate", end_rate)):
+        if not 0 <= rate < 1:
+            raise ConfigError(f"{word} should be at least 0 and below 1, got {rate}")
+    warmup_steps = round(warmup_rate * total_steps)
+    return LambdaLR(optimizer, partial(_rate, warmup_steps, max(total_steps, 1), end_rate, shape))
+
+
+def _rate(warmup_steps: int, total_steps: int, end_rate: float, shape: Callable[[float], float], step: int) -> float:
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    done = min((step - warmup_steps) / max(total_steps - warmup_steps, 1), 1.0)
+    return end_rate + (1 - end_rate) * shape(done)

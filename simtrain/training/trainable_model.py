@@ -1,0 +1,325 @@
+"""The model in training: encoders, head, loss, cache, memory and metrics behind one contract."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import lightning
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader
+
+from simtrain.cache import CacheConfig, CachedModel
+from simtrain.data.batches import SampleBatch, Targets
+from simtrain.data.collate import Features
+from simtrain.data.transfer import move_to
+from simtrain.encoders import Encoder
+from simtrain.errors import ConfigError, DataError
+from simtrain.heads import EmptyHead, EncoderHead
+from simtrain.losses import PairwiseLoss, SimilarityLoss
+from simtrain.models import SimilarityModel
+from simtrain.training.attached_metric import AttachedMetric
+from simtrain.training.base_model import BaseModel
+from simtrain.training.memory import BatchMemory
+from simtrain.training.stages import TrainStage
+from simtrain.xbm import XbmConfig
+
+MakeHead = Callable[[int], EncoderHead]
+MakeOptimizer = Callable[[list[nn.Parameter]], Optimizer]
+MakeScheduler = Callable[[Optimizer, int], Any]
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What was passed to the constructor; the default hooks return it."""
+
+    encoders: Encoder | Mapping[str, Encoder] | None
+    head: EncoderHead | MakeHead | None
+    loss: SimilarityLoss | None
+    optimizer: MakeOptimizer | None
+    scheduler: MakeScheduler | None
+    cache: CacheConfig | None
+    xbm: XbmConfig | None
+    metrics: AttachedMetric | Sequence[AttachedMetric]
+
+
+class TrainableModel(BaseModel, lightning.LightningModule):
+    """A similarity model together with everything that training it needs.
+
+    There are two ways to say the same model: pass the parts, or subclass and override the ``configure_*`` hooks
+    (plain attributes that they read may be set before ``super().__init__()``). It runs alone
+    (``train_step(batch)``), under a stock ``lightning.Trainer`` and under :class:`simtrain.Runner`. Batches may be
+    lists of samples, what the similarity loaders yield, or ``(features, targets)`` that are collated already.
+
+    Args:
+        encoders: One encoder, or encoders by name.
+        head: A head, or a function from the joint size of the encoders' embeddings to one. Default: no head.
+        loss: The loss.
+        optimizer: Function from the trainable parameters to an optimizer. Default: AdamW with rate 1e-3.
+        scheduler: Function from ``(optimizer, total_steps)`` to a learning-rate schedule, stepped after each
+            optimizer step. Default: none.
+        cache: Which frozen encoders to cache, and where. Default: none.
+        xbm: Cross-batch memory. Default: none.
+        metrics: Metrics to log for each batch.
+
+    Raises:
+        ConfigError: A part is missing, or parts do not fit each other.
+
+    Example:
+        >>> import torch
+        >>> from simtrain import TrainableModel
+        >>> from simtrain.data import SimilarityPairSample
+        >>> from simtrain.encoders import PrecomputedEncoder
+        >>> from simtrain.heads import SkipConnectionHead
+        >>> from simtrain.losses import MultipleNegativesRankingLoss
+        >>> model = TrainableModel(
+        ...     encoders=PrecomputedEncoder(2), head=SkipConnectionHead, loss=MultipleNegativesRankingLoss()
+        ... )
+        >>> batch = [SimilarityPairSample([1.0, 0.0], [0.9, 0.1]), SimilarityPairSample([0.0, 1.0], [0.2, 0.8])]
+        >>> model.train_step(batch)["loss"].requires_grad
+        True
+    """
+
+    def __init__(
+        self,
+        *,
+        encoders: Encoder | Mapping[str, Encoder] | None = None,
+        head: EncoderHead | MakeHead | None = None,
+        loss: SimilarityLoss | None = None,
+        optimizer: MakeOptimizer | None = None,
+        scheduler: MakeScheduler | None = None,
+        cache: CacheConfig | None = None,
+        xbm: XbmConfig | None = None,
+        metrics: AttachedMetric | Sequence[AttachedMetric] = (),
+    ) -> None:
+        super().__init__()
+        self._parts = _Parts(encoders, head, loss, optimizer, scheduler, cache, xbm, metrics)
+        self._model = self._assemble()
+        self._loss = self.configure_loss()
+        if not isinstance(self._loss, SimilarityLoss):
+            raise ConfigError(f"the loss should be a SimilarityLoss, got {type(self._loss).__name__}")
+        # Held in a plain object: its modules are this model's own and must not be registered twice.
+        self._cached = CachedModel(self._model, self.configure_caches())
+        self._memory = BatchMemory.build(self.configure_xbm(), self._loss, self._model.embedding_size)
+        attached = self.configure_metrics()
+        self._metrics = nn.ModuleList([attached] if isinstance(attached, AttachedMetric) else attached)
+
+    # ------------------------------------------------------------------ hooks that say what the model is
+
+    def configure_encoders(self) -> Encoder | Mapping[str, Encoder]:
+        """The encoders, one or by name. Override it, or pass ``encoders=``."""
+        if self._parts.encoders is None:
+            raise ConfigError("a TrainableModel needs encoders: pass encoders=… or override configure_encoders()")
+        return self._parts.encoders
+
+    def configure_head(self, input_embedding_size: int) -> EncoderHead:
+        """The head on top of the joint embedding. Override it, or pass ``head=``; default: no transformation.
+
+        Args:
+            input_embedding_size: Sum of the encoders' embedding sizes.
+        """
+        head = self._parts.head
+        if head is None:
+            return EmptyHead(input_embedding_size)
+        return cast("EncoderHead", head) if isinstance(head, nn.Module) else head(input_embedding_size)
+
+    def configure_loss(self) -> SimilarityLoss:
+        """The loss. Override it, or pass ``loss=``."""
+        if self._parts.loss is None:
+            raise ConfigError("a TrainableModel needs a loss: pass loss=… or override configure_loss()")
+        return self._parts.loss
+
+    def configure_caches(self) -> CacheConfig | None:
+        """Which frozen encoders to cache, and where; None caches nothing. Override it, or pass ``cache=``."""
+        return self._parts.cache
+
+    def configure_xbm(self) -> XbmConfig | None:
+        """The cross-batch memory; None uses none. Override it, or pass ``xbm=``."""
+        return self._parts.xbm
+
+    def configure_metrics(self) -> AttachedMetric | Sequence[AttachedMetric]:
+        """Metrics that are logged for the batches of each stage. Override it, or pass ``metrics=``."""
+        return self._parts.metrics
+
+    def configure_optimizers(self) -> Any:
+        """Optimizer and schedule for ``lightning.Trainer``. Override it, or pass ``optimizer=`` and ``scheduler=``."""
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        if not parameters:
+            raise ConfigError("nothing can be trained: the encoders are frozen and head and loss have no parameters")
+        make = self._parts.optimizer or (lambda params: torch.optim.AdamW(params, lr=1e-3))
+        optimizer = make(parameters)
+        if self._parts.scheduler is None:
+            return optimizer
+        schedule = self._parts.scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def process_results(
+        self, embeddings: Tensor, targets: Targets, batch_idx: int, stage: TrainStage, **kwargs: Any
+    ) -> None:
+        """Called with the results of each batch; override it for evaluation of your own.
+
+        Args:
+            embeddings: Output of the model, shape ``(batch, dim)``.
+            targets: Targets of the batch.
+            batch_idx: Number of the batch in its epoch.
+            stage: Stage of the step.
+            **kwargs: Room for later arguments.
+        """
+
+    # ------------------------------------------------------------------ what it is made of
+
+    @property
+    def model(self) -> SimilarityModel:
+        """Encoders and head: what is trained, saved and served."""
+        return self._model
+
+    @property
+    def loss(self) -> SimilarityLoss:
+        """The loss that is minimised."""
+        return self._loss
+
+    @property
+    def cached(self) -> CachedModel:
+        """The model as it reads from its caches, to embed items without running frozen encoders again."""
+        return self._cached
+
+    def save_servable(self, path: str | Path) -> None:
+        """Save encoders and head as a folder that :meth:`simtrain.SimilarityModel.load` reads, without lightning."""
+        self._model.save(path)
+
+    def setup_dataloader(self, dataloader: DataLoader[Any]) -> DataLoader[Any]:
+        """Prepare a loader for this model: fill the caches, and move the encoders' collating into its workers.
+
+        The given loader stays as it is; train with the returned one. Calling this is optional: every step takes the
+        batches of an unprepared loader too, only more slowly.
+
+        Args:
+            dataloader: A loader of samples.
+
+        Returns:
+            A loader of ``(features, targets)``. Where every encoder is cached its batches are cache rows.
+        """
+        self._cached.open(self.device)
+        return self._cached.prepare(dataloader)
+
+    # ------------------------------------------------------------------ steps
+
+    def forward(self, features: Features) -> Float[Tensor, "batch dim"]:
+        """Embed a collated batch."""
+        embeddings: Tensor = self._cached.model(features)
+        return embeddings
+
+    def train_step(self, data_batch: Any, *args: Any, optim_wrapper: Any = None, **kwargs: Any) -> dict[str, Any]:
+        """Loss of a training batch.
+
+        Args:
+            data_batch: A batch in any accepted form.
+            *args: The number of the batch, where a loop gives it.
+            optim_wrapper: Updates the parameters if given (``update_params(loss)``); else the caller does.
+            **kwargs: Not used here; room for overriding methods.
+
+        Returns:
+            ``{"loss": scalar with its graph, ...}``.
+        """
+        results = self._step(data_batch, args, TrainStage.TRAIN)
+        if optim_wrapper is not None:
+            optim_wrapper.update_params(results["loss"])
+        return {"loss": results["loss"]}
+
+    def valid_step(self, data_batch: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Loss, embeddings and targets of a validation batch."""
+        return self._step(data_batch, args, TrainStage.VALIDATION)
+
+    def test_step(self, data_batch: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Loss, embeddings and targets of a test batch."""
+        return self._step(data_batch, args, TrainStage.TEST)
+
+    def compute_loss(self, embeddings: Float[Tensor, "batch dim"], targets: Targets) -> dict[str, Any]:
+        """Loss of embeddings for the targets of their batch, as ``{"loss": scalar}``.
+
+        Raises:
+            DataError: The batch is of a kind that the loss does not take.
+        """
+        self._check_targets(targets)
+        if isinstance(self._loss, PairwiseLoss):
+            value = self._loss(embeddings, targets["pairs"], targets["labels"], targets["subgroups"])
+        else:
+            value = self._loss(embeddings, targets["groups"])
+        return {"loss": value}
+
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+        """Lightning's name of :meth:`train_step`."""
+        return self.train_step(batch, batch_idx)
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        """Lightning's name of :meth:`valid_step`."""
+        return self.valid_step(batch, batch_idx)
+
+    def on_train_start(self) -> None:
+        """Fill the caches with the training items, for a trainer that was given an unprepared loader."""
+        self._fill_caches(self.trainer.train_dataloader)
+
+    def on_validation_start(self) -> None:
+        """Fill the caches with the validation items."""
+        self._fill_caches(self.trainer.val_dataloaders)
+
+    def on_test_start(self) -> None:
+        """Fill the caches with the test items."""
+        self._fill_caches(self.trainer.test_dataloaders)
+
+    def _assemble(self) -> SimilarityModel:
+        encoders = self.configure_encoders()
+        named = dict(encoders) if isinstance(encoders, Mapping) else {"default": encoders}
+        size = sum(encoder.embedding_size for encoder in named.values())
+        return SimilarityModel(named, self.configure_head(size))
+
+    def _step(self, data_batch: Any, args: tuple[Any, ...], stage: TrainStage) -> dict[str, Any]:
+        features, targets = move_to(self._collated(data_batch), self.device)
+        embeddings = self(features)
+        losses = self.compute_loss(embeddings, targets)
+        if stage is TrainStage.TRAIN and self._memory is not None:
+            losses["loss"] = losses["loss"] + self._memory(embeddings, targets)
+        self._log_step(embeddings.detach(), targets, losses["loss"].detach(), stage)
+        self.process_results(embeddings, targets, batch_idx=args[0] if args else 0, stage=stage)
+        return {**losses, "embeddings": embeddings, "targets": targets}
+
+    def _collated(self, batch: Any) -> tuple[Features, Targets]:
+        if isinstance(batch, SampleBatch):
+            return self._cached.collate.features(batch.objects), batch.targets
+        if isinstance(batch, tuple) and len(batch) == 2 and isinstance(batch[0], Mapping):
+            return dict(batch[0]), dict(batch[1])
+        if isinstance(batch, Sequence):
+            return self._cached.collate(batch)
+        raise DataError(f"a batch should be a list of samples or (features, targets), got {type(batch).__name__}")
+
+    def _check_targets(self, targets: Targets) -> None:
+        needed = ("pairs", "labels", "subgroups") if isinstance(self._loss, PairwiseLoss) else ("groups",)
+        if any(name not in targets for name in needed):
+            kind = "pairs" if isinstance(self._loss, PairwiseLoss) else "groups"
+            raise DataError(
+                f"{type(self._loss).__name__} takes batches of {kind}, but the batch has the targets "
+                f"{sorted(targets)}; use another loss or another kind of samples"
+            )
+
+    def _log_step(self, embeddings: Tensor, targets: Targets, loss: Tensor, stage: TrainStage) -> None:
+        # A step may also be called alone, before or after a trainer has run.
+        if self._trainer is None or self._trainer.state.stage is None:
+            return
+        size = len(embeddings)
+        self.log(f"{stage}_loss", loss, batch_size=size, prog_bar=True, on_epoch=stage is not TrainStage.TRAIN)
+        for attached in self._metrics:
+            assert isinstance(attached, AttachedMetric)
+            metric = attached.at(stage)
+            metric(embeddings, **targets)
+            self.log(attached.log_name(stage), metric, batch_size=size, **attached.log_options)
+
+    def _fill_caches(self, loaders: Any) -> None:
+        self._cached.open(self.device)
+        for loader in loaders if isinstance(loaders, (list, tuple)) else [loaders]:
+            if isinstance(loader, DataLoader):
+                self._cached.check_or_fill(loader)

@@ -1,0 +1,349 @@
+import logging
+import pickle
+import time
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from simtrain.cache import CacheConfig, DiskStore, EmbeddingCache, MemoryStore, open_cache
+from simtrain.encoders import Encoder, ModuleEncoder
+from simtrain.encoders.item_error import ItemError
+from simtrain.errors import CacheError, DataError
+
+TEXTS = [f"text {number} " + "x" * (number % 7) for number in range(40)]
+
+
+def expected(encoder, texts):
+    with torch.inference_mode():
+        return torch.cat([encoder.eval()(encoder.get_collate_fn()([text])) for text in texts]).clone()
+
+
+def close(got, want):
+    return torch.allclose(got, want, atol=1e-5)
+
+
+@pytest.fixture(params=["cpu", "disk"])
+def opened(request, tmp_path):
+    def open_(encoder, **words):
+        return open_cache("text", encoder, CacheConfig(save_dir=tmp_path, **words), request.param)
+
+    return open_
+
+
+def test_rows_give_each_item_its_own_embedding(make_encoder, opened):
+    encoder = make_encoder()
+    cache = opened(encoder)
+    cache.fill(TEXTS, batch_size=7)
+    assert close(cache.gather(cache.rows(TEXTS[::-1])), expected(make_encoder(), TEXTS[::-1]))
+
+
+def test_equal_items_are_encoded_once(make_encoder, opened):
+    encoder = make_encoder()
+    report = opened(encoder).fill(TEXTS + TEXTS[:10], batch_size=8)
+    assert encoder.n_encoded == 40
+    assert (report.n_items, report.n_unique, report.n_reused, report.n_encoded) == (50, 40, 0, 40)
+
+
+def test_a_second_filling_encodes_nothing(make_encoder, opened):
+    encoder = make_encoder()
+    cache = opened(encoder)
+    cache.fill(TEXTS)
+    encoder.batches.clear()
+    report = cache.fill(TEXTS[:20])
+    assert encoder.batches == []
+    assert (report.n_reused, report.n_encoded) == (20, 0)
+
+
+def test_a_warm_start_from_disk_encodes_nothing(make_encoder, tmp_path):
+    config = CacheConfig("disk", save_dir=tmp_path)
+    open_cache("text", make_encoder(), config, "disk").fill(TEXTS)
+    encoder = make_encoder()
+    cache = open_cache("text", encoder, config, "disk")
+    cache.fill(TEXTS)
+    assert encoder.batches == []
+    assert close(cache.gather(cache.rows(TEXTS)), expected(make_encoder(), TEXTS))
+
+
+EDITS = st.lists(
+    st.one_of(
+        st.tuples(st.just("change"), st.integers(0, 50), st.text(max_size=3)),
+        st.tuples(st.just("insert"), st.integers(0, 50), st.text(max_size=3)),
+        st.tuples(st.just("delete"), st.integers(0, 50), st.just("")),
+        st.tuples(st.just("duplicate"), st.integers(0, 50), st.just("")),
+        st.tuples(st.just("reverse"), st.just(0), st.just("")),
+    ),
+    max_size=6,
+)
+
+
+def edited(texts: list[str], edit: tuple[str, int, str]) -> list[str]:
+    kind, place, text = edit
+    texts = texts[::-1] if kind == "reverse" else list(texts)
+    place = place % (len(texts) + 1)
+    if kind == "insert":
+        texts.insert(place, text)
+    elif texts and kind == "change":
+        texts[place % len(texts)] = text
+    elif texts and kind == "delete":
+        del texts[place % len(texts)]
+    elif texts and kind == "duplicate":
+        texts.append(texts[place % len(texts)])
+    return texts
+
+
+@pytest.mark.parametrize("kind", ["cpu", "disk"])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(texts=st.lists(st.text(max_size=3), max_size=8), edits=EDITS)
+def test_any_edit_of_the_data_equals_recomputation(make_encoder, tmp_path_factory, kind, texts, edits):
+    config = CacheConfig(save_dir=tmp_path_factory.mktemp("cache"))
+    encoder = make_encoder()
+    cache = open_cache("text", encoder, config, kind)
+    seen: set[str] = set()
+    for edit in [("none", 0, ""), *edits]:
+        texts = edited(texts, edit)
+        if kind == "disk":  # as a new run would
+            cache = open_cache("text", encoder, config, kind)
+        encoder.batches.clear()
+        cache.fill(texts, batch_size=3)
+        assert encoder.n_encoded == len(set(texts) - seen)
+        seen |= set(texts)
+        if texts:
+            assert close(cache.gather(cache.rows(texts)), expected(make_encoder(), texts))
+
+
+def test_changed_weights_are_encoded_again(make_encoder, tmp_path):
+    config = CacheConfig("disk", save_dir=tmp_path)
+    open_cache("text", make_encoder(), config, "disk").fill(TEXTS)
+    encoder = make_encoder()
+    with torch.no_grad():
+        encoder.weight += 1
+    cache = open_cache("text", encoder, config, "disk")
+    assert cache.fill(TEXTS).n_encoded == 40
+    assert close(cache.gather(cache.rows(TEXTS)), expected(encoder, TEXTS))
+
+
+@pytest.mark.parametrize("extractor", [None, str.upper])
+def test_workers_give_the_same_vectors(make_encoder, opened, extractor, tmp_path):
+    words = {"key_extractors": extractor}
+    alone, helped = opened(make_encoder(), **words), open_cache("text", make_encoder(), CacheConfig(**words), "cpu")
+    alone.fill(TEXTS, batch_size=4, num_workers=0)
+    helped.fill(TEXTS, batch_size=4, num_workers=2)
+    assert torch.equal(alone.gather(alone.rows(TEXTS)), helped.gather(helped.rows(TEXTS)))
+    assert close(helped.gather(helped.rows(TEXTS)), expected(make_encoder(), TEXTS))
+
+
+def test_longest_items_go_first_and_equal_lengths_keep_their_order(make_encoder):
+    class Noting(make_encoder):
+        def get_collate_fn(self):
+            collate = super().get_collate_fn()
+            return lambda texts: (seen.append(list(texts)), collate(texts))[1]
+
+    seen: list[list[str]] = []
+    EmbeddingCache(Noting(), MemoryStore(4)).fill(["a", "bbb", "cc", "d", "eee"], batch_size=2)
+    assert seen == [["bbb", "eee"], ["cc", "a"], ["d"]]
+
+
+def test_filling_encodes_in_eval_mode_and_restores_every_mode(make_encoder):
+    encoder = make_encoder()
+    encoder.frozen_part = nn.Dropout().eval()
+    encoder.train()
+    encoder.frozen_part.eval()
+    cache = EmbeddingCache(encoder, MemoryStore(4))
+    cache.fill(TEXTS)
+    assert encoder.training
+    assert not encoder.frozen_part.training
+    assert close(cache.gather(cache.rows(TEXTS)), expected(make_encoder(), TEXTS))
+
+
+def test_filling_leaves_the_random_numbers_alone(make_encoder):
+    state = torch.get_rng_state()
+    EmbeddingCache(make_encoder(), MemoryStore(4)).fill(TEXTS)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_gathered_embeddings_can_be_trained_on(make_encoder):
+    cache = EmbeddingCache(make_encoder(), MemoryStore(4))
+    cache.fill(TEXTS)
+    head = nn.Linear(4, 2)
+    head(cache.gather(cache.rows(TEXTS))).sum().backward()
+    assert head.weight.grad is not None
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_is_stored_and_float32_given(make_encoder, opened, dtype):
+    cache = opened(make_encoder(), dtype=dtype)
+    cache.fill(TEXTS)
+    got = cache.gather(cache.rows(TEXTS))
+    assert got.dtype == torch.float32
+    assert torch.allclose(got, expected(make_encoder(), TEXTS), atol=0.05)
+    assert torch.equal(got, got.to(getattr(torch, dtype)).float())
+
+
+def test_items_that_share_a_key_share_an_embedding(make_encoder):
+    cache = EmbeddingCache(make_encoder(), MemoryStore(4), key_extractor=lambda item: item["id"])
+    encoder = cache.encoder
+    collate = encoder.get_collate_fn()
+    encoder.get_collate_fn = lambda: lambda items: collate([item["text"] for item in items])
+    encoder.item_length = lambda item: len(item["text"])
+    items = [{"id": 1, "text": "a", "noise": object()}, {"id": 2, "text": "b"}, {"id": 1, "text": "a"}]
+    assert cache.fill(items).n_encoded == 2
+    assert cache.rows(items).tolist() == [0, 1, 0]
+
+
+def test_an_empty_data_set_fills_nothing(make_encoder, opened):
+    cache = opened(make_encoder())
+    assert cache.fill([]).n_items == 0
+    assert cache.rows([]).shape == (0,)
+
+
+def test_unknown_objects_are_named(make_encoder, opened):
+    cache = opened(make_encoder())
+    cache.fill(TEXTS)
+    with pytest.raises(CacheError, match="cache of encoder 'text' has no embedding of 'unseen': the data set gives"):
+        cache.rows([TEXTS[0], "unseen"])
+
+
+class Augmented:
+    """A data set whose items are others at each reading."""
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return torch.rand(2)
+
+
+class Lazy:
+    def __init__(self, texts):
+        self.texts = texts
+
+    def __len__(self):
+        return len(self.texts)
+
+    def __getitem__(self, index):
+        return self.texts[range(len(self.texts))[index]]
+
+
+def test_items_that_change_while_filling_are_refused():
+    cache = EmbeddingCache(ModuleEncoder(nn.Identity(), 2), MemoryStore(2), name="image")
+    with pytest.raises(
+        CacheError, match="an item of data changed while encoder 'image' was cached: the data set gives"
+    ):
+        cache.fill(Augmented())
+    assert len(cache.store) == 0
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_lazy_data_sets_are_read_item_by_item(make_encoder, num_workers):
+    cache = EmbeddingCache(make_encoder(), MemoryStore(4))
+    cache.fill(Lazy(TEXTS), num_workers=num_workers, batch_size=16)
+    assert close(cache.gather(cache.rows(TEXTS)), expected(make_encoder(), TEXTS))
+
+
+class Faulty(Encoder):
+    trainable = False
+    embedding_size = 2
+
+    def __init__(self, value: float = float("nan"), size: int = 2) -> None:
+        super().__init__()
+        self.value, self.size = value, size
+
+    def get_collate_fn(self):
+        return lambda texts: torch.tensor([text == "bad" for text in texts])
+
+    def forward(self, batch):
+        return torch.where(batch, self.value, 1.0)[:, None].expand(-1, self.size)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_embeddings_that_are_not_finite_name_encoder_and_item(value):
+    cache = EmbeddingCache(Faulty(value), MemoryStore(2), name="text")
+    message = "encoder 'text' gives an embedding that is not finite for item 2, 'bad'"
+    with pytest.raises(DataError, match=message):
+        cache.fill(["a", "b", "bad", "d"], batch_size=3)
+
+
+def test_numbers_too_large_for_the_stored_type_say_so():
+    cache = EmbeddingCache(Faulty(1e5), MemoryStore(2, "float16"))
+    with pytest.raises(DataError, match=r"gives numbers up to 1e\+05, too large for float16"):
+        cache.fill(["bad"])
+
+
+def test_embeddings_of_another_size_are_refused():
+    cache = EmbeddingCache(Faulty(1.0, size=3), MemoryStore(2), name="text")
+    with pytest.raises(DataError, match=r"encoder 'text' must give shape \(1, 2\) for 1 items, got \(1, 3\)"):
+        cache.fill(["a"])
+
+
+def refuse_empty(texts):
+    for position, text in enumerate(texts):
+        if not text:
+            raise ItemError(position, "is empty")
+    return torch.ones(len(texts), 4)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_complaint_about_an_item_names_its_position_in_the_data(make_encoder, num_workers):
+    encoder = make_encoder()
+    encoder.get_collate_fn = lambda: refuse_empty
+    encoder.forward = lambda batch: batch
+    cache = EmbeddingCache(encoder, MemoryStore(4))
+    with pytest.raises(DataError, match="item 1 is empty"):
+        cache.fill(["a", "", "bbb", "cc"], batch_size=2, num_workers=num_workers)
+
+
+def test_an_interrupted_filling_keeps_what_it_encoded(make_encoder, tmp_path):
+    class Stopped(make_encoder):
+        def forward(self, batch):
+            if len(self.batches) == 3:
+                raise KeyboardInterrupt
+            return super().forward(batch)
+
+    Stopped.__module__, Stopped.__qualname__ = make_encoder.__module__, make_encoder.__qualname__
+    store = DiskStore(tmp_path, 4)
+    with pytest.raises(KeyboardInterrupt):
+        EmbeddingCache(Stopped(), store).fill(TEXTS, batch_size=5)
+    encoder = make_encoder()
+    report = EmbeddingCache(encoder, DiskStore(tmp_path, 4)).fill(TEXTS)
+    assert (report.n_reused, report.n_encoded) == (15, 25)
+
+
+def test_one_line_says_what_was_reused(make_encoder, caplog):
+    cache = EmbeddingCache(make_encoder(), MemoryStore(4), name="text")
+    cache.fill(TEXTS[:10])
+    with caplog.at_level(logging.INFO, logger="simtrain"):
+        cache.fill(TEXTS + TEXTS[:5], name="train")
+    assert [record.getMessage().split(" in ")[0] for record in caplog.records] == [
+        "cache of encoder 'text', train: 45 items, 40 distinct: 10 reused, 30 encoded"
+    ]
+
+
+@pytest.mark.parametrize(("progress", "pause", "shown"), [(True, 0.0, False), (True, 0.6, True), (False, 0.6, False)])
+def test_a_bar_is_shown_when_filling_takes_long(make_encoder, capsys, progress, pause, shown):
+    class Pausing(make_encoder):
+        def forward(self, batch):
+            time.sleep(pause)
+            return super().forward(batch)
+
+    EmbeddingCache(Pausing(), MemoryStore(4)).fill(TEXTS[:9], batch_size=3, progress=progress, name="train")
+    output = capsys.readouterr().err
+    assert ("encoding train with 'encoder'" in output) == ("items/s" in output) == shown
+
+
+def test_the_row_lookup_can_be_sent_to_workers(make_encoder, opened):
+    cache = opened(make_encoder())
+    cache.fill(TEXTS)
+    sent = pickle.loads(pickle.dumps(cache.row_lookup))
+    assert torch.equal(sent(TEXTS), cache.rows(TEXTS))
+    assert len(pickle.dumps(cache.row_lookup)) < 64 * len(TEXTS) + 2000
+
+
+def test_rows_of_many_items_are_numbers_of_the_store(make_encoder, opened):
+    cache = opened(make_encoder())
+    cache.fill(TEXTS)
+    assert sorted(cache.rows(TEXTS).tolist()) == list(range(40))
+    assert np.array_equal(np.unique(cache.rows(TEXTS * 2).numpy()), np.arange(40))

@@ -1,0 +1,146 @@
+import os
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from simtrain.cache import item_key, item_keys
+from simtrain.errors import CacheError, DataError
+
+
+@dataclass
+class Product:
+    title: str
+    price: float
+
+
+class Picture:
+    """Looks like a PIL image."""
+
+    def __init__(self, mode: str, size: tuple[int, int], pixels: bytes, palette: list[int] | None = None) -> None:
+        self.mode, self.size, self.pixels, self.palette = mode, size, pixels, palette
+        self.info: dict[str, int] = {}
+
+    def tobytes(self) -> bytes:
+        return self.pixels
+
+    def getpalette(self) -> list[int] | None:
+        return self.palette
+
+
+DISTINCT = [
+    "1",
+    1,
+    1.5,
+    True,
+    b"1",
+    None,
+    "",
+    b"",
+    (),
+    [],
+    {},
+    ("a", "b"),
+    ["a", "b"],
+    ["ab"],
+    [["a"], "b"],
+    [["a", "b"]],
+    {"a": "b"},
+    {"b": "a"},
+    {"a", "b"},
+    1j,
+    np.array([1, 2]),
+    np.array([[1, 2]]),
+    np.array([1, 2], dtype=np.int32),
+    np.array([1.0, 2.0]),
+    np.array(1),
+    np.array(["a", 1], dtype=object),
+    np.zeros((0, 3)),
+    np.zeros((0, 4)),
+    torch.tensor([1, 2]),
+    torch.tensor([1.0, 2.0]),
+    torch.tensor([1.0, 2.0], dtype=torch.bfloat16),
+    torch.tensor(1.0),
+    torch.zeros(0),
+    Product("shoe", 1.0),
+    Product("shoe", 2.0),
+    Picture("RGB", (2, 1), b"abcdef"),
+    Picture("L", (2, 3), b"abcdef"),
+    Picture("L", (3, 2), b"abcdef"),
+    Picture("P", (3, 2), b"abcdef", [0, 1]),
+    Picture("P", (3, 2), b"abcdef", [1, 0]),
+]
+
+
+def test_different_items_have_different_keys():
+    keys = [item_key(item) for item in DISTINCT]
+    assert len(set(keys)) == len(DISTINCT)
+    assert {len(key) for key in keys} == {16}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (1, np.int64(1)),
+        (0.5, np.float32(0.5)),
+        (True, np.bool_(True)),
+        ("a", np.str_("a")),
+        (np.asfortranarray(np.arange(6).reshape(2, 3)), np.arange(6).reshape(2, 3)),
+        (torch.arange(6).reshape(3, 2).T, torch.arange(6).reshape(3, 2).T.contiguous()),
+        ({"a": 1, "b": 2}, OrderedDict(b=2, a=1)),
+        (Product("shoe", 1.0), Product("shoe", 1.0)),
+        (torch.ones(2, requires_grad=True), torch.ones(2)),
+    ],
+)
+def test_equal_items_have_equal_keys(one, other):
+    assert item_key(one) == item_key(other)
+
+
+@given(st.lists(st.one_of(st.text(), st.integers(), st.binary()), max_size=8))
+def test_many_keys_are_the_keys_of_each(items):
+    keys = item_keys(items)
+    assert keys.shape == (len(items), 16)
+    assert [row.tobytes() for row in keys] == [item_key(item) for item in items]
+
+
+@given(st.text(st.characters(exclude_categories=())), st.text(st.characters(exclude_categories=())))
+def test_texts_have_one_key_each_even_with_lone_surrogates(one, other):
+    assert (item_key(one) == item_key(other)) == (one == other)
+
+
+def test_files_are_known_by_place_size_and_time(tmp_path: Path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"one")
+    os.utime(path, ns=(1, 1))
+    key = item_key(path)
+    assert item_key(path) == key
+    os.utime(path, ns=(1, 2))
+    assert item_key(path) != key
+    path.write_bytes(b"other")
+    os.utime(path, ns=(1, 1))
+    assert item_key(path) != key
+
+
+def test_a_missing_file_is_a_data_error(tmp_path: Path):
+    with pytest.raises(DataError, match="cannot be read: No such file"):
+        item_key(tmp_path / "none.png")
+
+
+@pytest.mark.parametrize("item", [object(), [object()], len, np.ma.array([1], mask=[True])])
+def test_unknown_kinds_ask_for_a_key_extractor(item):
+    with pytest.raises(CacheError, match=r"cannot be identified by its content; set CacheConfig\(key_extractors=...\)"):
+        item_key(item)
+
+
+def test_a_key_extractor_gives_the_key():
+    assert np.array_equal(item_keys([object(), object()], lambda item: "same"), item_keys(["same", "same"]))
+
+
+def test_a_key_extractor_must_give_plain_values():
+    with pytest.raises(CacheError, match="must give texts, bytes, numbers or tuples of them; for the item"):
+        item_keys(["a"], lambda item: object())

@@ -1,0 +1,362 @@
+import lightning
+import pytest
+import torch
+from lightning.pytorch.utilities.model_helpers import is_overridden
+
+from simtrain import AttachedMetric, CacheConfig, CacheType, SimilarityModel, TrainableModel, TrainStage, XbmConfig
+from simtrain.data import GroupSimilarityDataLoader, PairsSimilarityDataLoader, collate_samples
+from simtrain.errors import CacheError, ConfigError, DataError
+from simtrain.heads import EmptyHead, SkipConnectionHead
+from simtrain.losses import ContrastiveLoss, MultipleNegativesRankingLoss, SupConLoss, TripletLoss
+from simtrain.metrics import RetrievalPrecision
+from tests.training.models import ENCODED, BagEncoder, group_model, group_samples, pair_model, pair_samples
+
+pytestmark = [
+    # Lightning's advice on loaders and on frozen encoders, which are in eval mode on purpose.
+    pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
+    pytest.mark.filterwarnings("ignore:.*in eval mode at the start of training.*"),
+    pytest.mark.filterwarnings("ignore:.*have no `val_dataloader`.*"),
+    pytest.mark.filterwarnings("ignore:.*number of training batches.*"),
+]
+
+
+def trainer(**options):
+    defaults = {"max_epochs": 2, "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    return lightning.Trainer(accelerator="cpu", enable_model_summary=False, **{**defaults, **options})
+
+
+class Subclassed(TrainableModel):
+    def __init__(self, lr=1e-2, **parts):
+        self.lr = lr
+        super().__init__(**parts)
+
+    def configure_encoders(self):
+        return {"bag": BagEncoder()}
+
+    def configure_head(self, input_embedding_size):
+        return SkipConnectionHead(input_embedding_size)
+
+    def configure_loss(self):
+        return MultipleNegativesRankingLoss(scale=self.lr * 1000)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.model.parameters(), lr=self.lr)
+
+
+# ---------------------------------------------------------------------------------------- two ways to say a model
+
+
+def test_hooks_may_read_attributes_set_before_super_init():
+    model = Subclassed(lr=0.05)
+    assert model.configure_optimizers().param_groups[0]["lr"] == 0.05
+    assert list(model.model.encoders) == ["bag"]
+
+
+def test_a_subclass_and_the_composed_form_take_the_same_steps():
+    subclassed = Subclassed(lr=0.02)
+    composed = pair_model(
+        encoders={"bag": BagEncoder()},
+        loss=MultipleNegativesRankingLoss(scale=20.0),
+        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.02),
+    )
+    composed.load_state_dict(subclassed.state_dict())
+    for model in (subclassed, composed):
+        torch.manual_seed(3)
+        trainer().fit(model, PairsSimilarityDataLoader(pair_samples(), batch_size=8, shuffle=True))
+    for name, value in composed.model.head.state_dict().items():
+        assert torch.equal(value, subclassed.model.head.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"encoders": None}, "needs encoders: pass encoders=… or override configure_encoders"),
+        ({"loss": None}, "needs a loss: pass loss=… or override configure_loss"),
+        ({"head": EmptyHead(5)}, "give 8 dimensions together, but the head takes 5"),
+        ({"xbm": XbmConfig()}, "cross-batch memory works with group losses.*MultipleNegativesRankingLoss has none"),
+        ({"encoders": BagEncoder(trainable=True), "cache": CacheConfig(CacheType.CPU)}, "trainable"),
+        ({"cache": CacheConfig(mapping={"image": CacheType.CPU})}, "image"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused_at_construction(parts, message):
+    with pytest.raises(ConfigError, match=message):
+        pair_model(**parts)
+
+
+def test_a_loss_of_another_kind_is_refused():
+    class Wrong(Subclassed):
+        def configure_loss(self):
+            return torch.nn.MSELoss()
+
+    with pytest.raises(ConfigError, match="the loss should be a SimilarityLoss, got MSELoss"):
+        Wrong()
+
+
+@pytest.mark.usefixtures("without_type_checks")
+def test_a_metric_of_another_kind_is_refused():
+    with pytest.raises(ConfigError, match="'p' should be a torchmetrics Metric, got function"):
+        AttachedMetric("p", lambda embeddings: 0)
+
+
+# ---------------------------------------------------------------------------------------- steps, alone
+
+
+def test_every_form_of_a_batch_gives_the_same_loss():
+    model = pair_model().eval()
+    samples = pair_samples(8)
+    raw = collate_samples(samples)
+    collated = next(iter(model.setup_dataloader(PairsSimilarityDataLoader(samples, batch_size=8))))
+    losses = [model.train_step(batch)["loss"].item() for batch in (samples, raw, collated)]
+    assert losses[0] == losses[1] == losses[2]
+
+
+def test_a_step_alone_trains_in_plain_pytorch():
+    model = pair_model()
+    optimizer = torch.optim.Adam(model.model.head.parameters(), lr=0.3)
+    losses = []
+    for _ in range(20):
+        loss = model.train_step(pair_samples())["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_a_step_with_an_optim_wrapper_updates_through_it():
+    class Wrapper:
+        given = None
+
+        def update_params(self, loss):
+            self.given = loss
+
+    wrapper = Wrapper()
+    result = pair_model().train_step(pair_samples(), optim_wrapper=wrapper)
+    assert wrapper.given is result["loss"]
+
+
+def test_val_step_is_valid_step_whichever_a_subclass_overrides():
+    class One(Subclassed):
+        def val_step(self, batch, *args, **kwargs):
+            return {"from": "val_step"}
+
+    class Two(One):
+        def valid_step(self, batch, *args, **kwargs):
+            return {"from": "valid_step"}
+
+    assert One().valid_step(None) == {"from": "val_step"}
+    assert Two().val_step(None) == {"from": "valid_step"}
+
+
+def test_results_of_validation_hold_what_evaluation_needs():
+    result = group_model().valid_step(group_samples(6))
+    assert set(result) == {"loss", "embeddings", "targets"}
+    assert result["embeddings"].shape == (6, 4)
+
+
+@pytest.mark.parametrize(
+    ("model", "samples", "message"),
+    [
+        (pair_model, group_samples, "MultipleNegativesRankingLoss takes batches of pairs"),
+        (group_model, pair_samples, "TripletLoss takes batches of groups"),
+    ],
+)
+def test_data_of_another_kind_than_the_loss_takes_is_a_clear_error(model, samples, message):
+    with pytest.raises(DataError, match=message):
+        model().train_step(samples())
+
+
+def test_a_batch_of_an_unknown_form_is_a_clear_error():
+    with pytest.raises(DataError, match=r"a list of samples or \(features, targets\), got int"):
+        pair_model().train_step(3)
+
+
+def test_nothing_to_train_is_an_error_and_not_a_silent_run():
+    with pytest.raises(ConfigError, match="nothing can be trained"):
+        pair_model(head=EmptyHead).configure_optimizers()
+
+
+# ---------------------------------------------------------------------------------------- under a stock Trainer
+
+
+@pytest.mark.parametrize("cache", [None, CacheConfig(CacheType.CPU)])
+def test_a_stock_trainer_trains_with_the_users_loader_and_leaves_it_as_it_was(cache):
+    loader = PairsSimilarityDataLoader(pair_samples(), batch_size=8, shuffle=True)
+    dataset, collate = loader.dataset, loader.collate_fn
+    model = pair_model(cache=cache, optimizer=lambda parameters: torch.optim.Adam(parameters, lr=0.01))
+    before = model.valid_step(pair_samples())["loss"].item()
+    for _ in range(2):  # one loader serves any number of runs
+        trainer(max_epochs=5).fit(model, loader)
+    assert loader.dataset is dataset
+    assert loader.collate_fn is collate
+    assert next(iter(loader)).objects
+    assert model.valid_step(pair_samples())["loss"].item() < before
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+@pytest.mark.parametrize(
+    ("make", "samples", "loader"),
+    [
+        (pair_model, pair_samples, PairsSimilarityDataLoader),
+        (group_model, group_samples, GroupSimilarityDataLoader),
+    ],
+)
+def test_cached_training_gives_the_same_weights_as_uncached(tmp_path, make, samples, loader, prepared):
+    states = []
+    for cache in (None, CacheConfig(CacheType.CPU), CacheConfig(save_dir=tmp_path)):
+        model = make(cache=cache)
+        torch.manual_seed(5)
+        data = loader(samples(), batch_size=8, shuffle=True)
+        trainer().fit(model, model.setup_dataloader(data) if prepared else data)
+        states.append(model.model.head.state_dict())
+    for other in states[1:]:
+        for name, value in states[0].items():
+            torch.testing.assert_close(other[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_with_a_cache_each_distinct_item_is_encoded_once():
+    model = pair_model(cache=CacheConfig(CacheType.CPU))
+    samples = pair_samples()
+    ENCODED.clear()
+    loader = PairsSimilarityDataLoader(samples, batch_size=8, shuffle=True)
+    trainer(max_epochs=3).fit(model, loader, PairsSimilarityDataLoader(samples, batch_size=8))
+    distinct = {sample.obj_a for sample in samples} | {sample.obj_b for sample in samples}
+    assert sum(ENCODED) == len(distinct)
+
+
+def test_a_loader_prepared_for_other_weights_is_refused():
+    encoder = BagEncoder()
+    model = pair_model(encoders=encoder, cache=CacheConfig(CacheType.CPU))
+    prepared = model.setup_dataloader(PairsSimilarityDataLoader(pair_samples(), batch_size=8))
+    encoder.linear.weight.data += 1
+    with pytest.raises(CacheError, match="call setup_dataloader\\(\\) again"):
+        trainer().fit(model, prepared)
+
+
+def test_frozen_encoders_stay_as_they_are_and_in_eval_mode():
+    encoder = BagEncoder()
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    model = pair_model(encoders=encoder)
+    modes = []
+    model.process_results = lambda *args, **kwargs: modes.append((model.training, encoder.training))
+    trainer().fit(model, PairsSimilarityDataLoader(pair_samples(), batch_size=8))
+    assert modes
+    assert all(mode == (True, False) for mode in modes)
+    for name, value in encoder.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_trainable_encoders_are_trained():
+    encoder = BagEncoder(trainable=True)
+    before = encoder.linear.weight.detach().clone()
+    model = pair_model(encoders=encoder, cache=CacheConfig())
+    trainer().fit(model, PairsSimilarityDataLoader(pair_samples(), batch_size=8))
+    assert not torch.equal(encoder.linear.weight, before)
+
+
+def test_losses_and_metrics_are_logged_by_stage_and_results_are_handed_over():
+    seen = []
+    model = pair_model(metrics=AttachedMetric("precision", RetrievalPrecision(k=1), on_epoch=True))
+    model.process_results = lambda embeddings, targets, batch_idx, stage, **kwargs: seen.append((batch_idx, stage))
+    loader = PairsSimilarityDataLoader(pair_samples(), batch_size=12)
+    runner = trainer(max_epochs=1, num_sanity_val_steps=0)
+    runner.fit(model, loader, loader)
+    assert {"train_loss", "validation_loss", "precision_train", "precision_validation"} <= set(runner.callback_metrics)
+    assert seen == [
+        (0, TrainStage.TRAIN),
+        (1, TrainStage.TRAIN),
+        (0, TrainStage.VALIDATION),
+        (1, TrainStage.VALIDATION),
+    ]
+    tested = trainer().test(model, loader, verbose=False)[0]
+    assert set(tested) == {"test_loss", "precision_test"}
+
+
+def test_the_logged_metric_is_the_mean_over_all_queries_of_the_epoch():
+    model = pair_model(metrics=AttachedMetric("p", RetrievalPrecision(k=1), on_epoch=True))
+    samples = pair_samples(20)
+    reference = RetrievalPrecision(k=1)
+    for start in (0, 12):
+        result = model.valid_step(samples[start : start + 12])
+        reference.update(result["embeddings"], **result["targets"])
+    validated = trainer().validate(model, PairsSimilarityDataLoader(samples, batch_size=12), verbose=False)[0]
+    assert validated["p_validation"] == pytest.approx(float(reference.compute()))
+
+
+def test_two_validation_loaders_are_logged_apart():
+    loader = PairsSimilarityDataLoader(pair_samples(), batch_size=12)
+    model = pair_model(cache=CacheConfig(CacheType.CPU))
+    runner = trainer(max_epochs=1)
+    runner.fit(model, loader, [loader, loader])
+    assert {"validation_loss/dataloader_idx_0", "validation_loss/dataloader_idx_1"} <= set(runner.callback_metrics)
+
+
+def test_a_schedule_is_stepped_after_each_optimizer_step():
+    from simtrain.training.schedules import linear
+
+    model = pair_model(scheduler=linear, optimizer=lambda parameters: torch.optim.SGD(parameters, lr=1.0))
+    runner = trainer(max_epochs=2)
+    runner.fit(model, PairsSimilarityDataLoader(pair_samples(24), batch_size=8))
+    assert runner.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.0)
+
+
+def test_lightning_sees_the_steps():
+    for name in ("training_step", "validation_step", "test_step", "configure_optimizers"):
+        assert is_overridden(name, pair_model())
+
+
+# ---------------------------------------------------------------------------------------- memory
+
+
+@pytest.mark.parametrize("loss", [TripletLoss(margin=0.3), SupConLoss()])
+def test_the_memory_is_full_before_it_is_used_and_then_adds_to_the_loss(loss):
+    config = XbmConfig(weight=0.5, buffer_size=16, start_iteration=3)
+    with_memory, without = group_model(loss=loss, xbm=config), group_model(loss=loss)
+    batches = [group_samples(24)[start : start + 8] for start in (0, 8, 16, 0, 8)]
+    pairs = [(with_memory.train_step(b)["loss"].item(), without.train_step(b)["loss"].item()) for b in batches]
+    assert all(a == b for a, b in pairs[:3])
+    assert all(a != b for a, b in pairs[3:])
+    assert with_memory._memory.buffer.is_full
+
+
+def test_validation_neither_reads_nor_fills_the_memory():
+    model = group_model(xbm=XbmConfig(buffer_size=16, start_iteration=0))
+    first = model.valid_step(group_samples(8))["loss"].item()
+    model.train_step(group_samples(8))
+    assert model.valid_step(group_samples(8))["loss"].item() == first
+    assert len(model._memory.buffer.get()[0]) == 8
+
+
+def test_a_checkpoint_holds_the_memory_and_its_clock():
+    config = XbmConfig(buffer_size=12, start_iteration=2)
+    model, twin = group_model(xbm=config), group_model(xbm=config)
+    for _ in range(3):
+        model.train_step(group_samples(8))
+    twin.load_state_dict(model.state_dict())
+    batch = group_samples(20)[8:16]
+    assert model.train_step(batch)["loss"].item() == twin.train_step(batch)["loss"].item()
+
+
+# ---------------------------------------------------------------------------------------- saving
+
+
+def test_the_servable_gives_the_embeddings_of_the_trained_model(tmp_path):
+    model = pair_model(cache=CacheConfig(CacheType.CPU))
+    trainer().fit(model, PairsSimilarityDataLoader(pair_samples(), batch_size=8))
+    texts = [sample.obj_a for sample in pair_samples()]
+    expected = model.model.encode(texts)
+    model.save_servable(tmp_path / "model")
+    loaded = SimilarityModel.load(tmp_path / "model", allow=[BagEncoder])
+    assert abs(loaded.encode(texts) - expected).max() < 1e-6
+    assert abs(model.cached.encode(texts) - expected).max() < 1e-6
+
+
+def test_caching_adds_nothing_to_the_checkpoint():
+    plain, cached = pair_model(), pair_model(cache=CacheConfig(CacheType.CPU))
+    cached.setup_dataloader(PairsSimilarityDataLoader(pair_samples(), batch_size=8))
+    assert list(plain.state_dict()) == list(cached.state_dict())
+
+
+def test_contrastive_pairs_train_too():
+    model = pair_model(loss=ContrastiveLoss())
+    trainer().fit(model, PairsSimilarityDataLoader(pair_samples(), batch_size=8))
