@@ -69,7 +69,7 @@ def train(
 
     result = fit(config, overrides or [])
     if result.before is not None and result.after is not None:
-        typer.echo(comparison_table(result.before, result.after, ["recall@1", "recall@10", "mrr"]))
+        typer.echo(comparison_table(result.before, result.after, ["hit_rate@1", "hit_rate@10", "mrr"]))
     for stage, seconds in result.seconds.items():
         typer.echo(f"{stage}: {seconds:.1f} s")
     typer.echo(f"saved to {result.model_path}")
@@ -82,7 +82,7 @@ def evaluate(
     kind: Annotated[str, typer.Option(help="'pairs' (query, document) or 'groups' (item, group).")] = "pairs",
     column: Columns = None,
     k: Annotated[list[int] | None, typer.Option("-k", help="Depth of the metrics at k. Repeatable.")] = None,
-    batch_size: BatchSize = 64,
+    batch_size: BatchSize = 32,
     output: Annotated[Path | None, typer.Option(help="Also write figures and intervals to this JSON file.")] = None,
 ) -> None:
     """Measure exact retrieval of a saved model on a test file, with 95 % intervals."""
@@ -106,7 +106,7 @@ def encode(
     data: DataFile,
     output: Annotated[Path, typer.Argument(help="Where to write the embeddings (.npy).", show_default=False)],
     text_column: Annotated[str, typer.Option(help="Column that holds the texts.")] = "text",
-    batch_size: BatchSize = 64,
+    batch_size: BatchSize = 32,
 ) -> None:
     """Embed a column of a file; writes a float32 array with a row for each line."""
     import numpy as np
@@ -129,7 +129,7 @@ def index(
     data: DataFile,
     output: Annotated[Path, typer.Argument(help="Folder of the index.", show_default=False)],
     text_column: Annotated[str, typer.Option(help="Column that is searched.")] = "document",
-    batch_size: BatchSize = 64,
+    batch_size: BatchSize = 32,
 ) -> None:
     """Embed the documents of a file into an embedded Qdrant index (a folder, no server)."""
     from simtrain.data import read_records

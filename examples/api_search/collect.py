@@ -1,12 +1,14 @@
 """Collect (description, API entry) pairs from installed Python packages.
 
 The description is the first sentence of a docstring; the entry is the qualified name of the function, class or method
-and its signature. Training pairs come from third-party packages and test pairs from the standard library of the
-running interpreter, so that the two sets share no package:
+and its signature. Training pairs come from third-party packages, test pairs from the standard library of the running
+interpreter, so that the two share no package:
 
-    python collect.py --output data
+    python collect.py train train.jsonl
+    python collect.py test test.jsonl
 
-writes ``train.jsonl`` and ``test.jsonl`` with the columns ``query``, ``document``, ``subgroup`` and ``package``.
+Each line has the columns ``query`` (the description), ``document`` (the entry as it is encoded), ``entry`` (the
+qualified name and the signature as Python writes them) and ``package``.
 """
 
 import argparse
@@ -21,9 +23,11 @@ import sys
 import time
 import types
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from docstrings import entry_text, first_sentence, is_description, split_signature
 
 TRAIN_PACKAGES = ("numpy", "scipy", "sklearn", "torch")
 # They open a browser or a window, print a poem, install something, or were removed from later Python versions.
@@ -31,12 +35,7 @@ SKIPPED_MODULES = frozenset(
     {"antigravity", "distutils", "ensurepip", "idlelib", "lib2to3", "this", "tkinter", "turtle", "turtledemo"}
 )
 SKIPPED_PARTS = frozenset({"__main__", "conftest", "externals", "setup", "test", "testing", "tests"})
-ABBREVIATIONS = r"(?<!e\.g)(?<!i\.e)(?<!\betc)(?<!\bvs)(?<!\bcf)"
-BOILERPLATE = re.compile(r"(See|Alias (for|of)|In-place version|Overloaded function|DEPRECATED|TODO|Same as)\b")
-MIN_WORDS = 3
-MIN_BOILERPLATE_WORDS = 7
-_PLAIN_DEFAULTS = (bool, int, float, complex, str, bytes, type, type(None))
-IMPLICIT_PARAMETERS = frozenset({"self", "cls", "args", "kwargs", "kwds"})
+PLAIN_DEFAULTS = (bool, int, float, complex, str, bytes, type, type(None))
 
 
 @dataclass(frozen=True)
@@ -45,19 +44,19 @@ class ApiEntry:
 
     Attributes:
         description: The first sentence of the docstring, without markup.
-        text: The text to search: what `raw_entry_text` or `entry_text` made of the name and the signature.
         name: The canonical qualified name.
+        signature: The signature with its parentheses, or an empty string.
         package: The top-level package.
     """
 
     description: str
-    text: str
     name: str
+    signature: str
     package: str
 
 
 @dataclass
-class _Found:
+class Found:
     """An object with every public name under which it was reached."""
 
     value: object
@@ -67,38 +66,24 @@ class _Found:
 
 @dataclass
 class Survey:
-    """What a collection did.
-
-    Attributes:
-        modules: The number of imported modules.
-        failed: The names of the modules that could not be imported.
-    """
+    """What a collection did: how many modules were imported, and which could not be."""
 
     modules: int = 0
     failed: list[str] = field(default_factory=list)
 
 
-TextFormat = Callable[[str, str], str]
-
-
-def collect(
-    packages: Sequence[str], text_format: TextFormat | None = None, survey: Survey | None = None
-) -> list[ApiEntry]:
+def collect(packages: Sequence[str], survey: Survey) -> list[ApiEntry]:
     """Collect the documented public functions, classes and methods of some packages.
 
     Args:
         packages: The names of top-level modules or packages.
-        text_format: Makes the entry text from the qualified name and the signature, `raw_entry_text` by default.
-        survey: Filled with what was imported, if given.
+        survey: Filled with what was imported.
 
     Returns:
         The entries, sorted by name. Every object and every name occurs once.
     """
-    text_format = text_format or raw_entry_text
-    survey = survey if survey is not None else Survey()
     with _quiet():
-        found = _find_objects(packages, survey)
-        entries = [entry for item in found if (entry := _make_entry(item, text_format)) is not None]
+        entries = [entry for item in _find_objects(packages, survey) if (entry := _make_entry(item)) is not None]
     by_name = {entry.name: entry for entry in reversed(entries)}
     return [by_name[name] for name in sorted(by_name)]
 
@@ -124,170 +109,6 @@ def is_public(name: str) -> bool:
     return not any(part.startswith("_") or part in SKIPPED_PARTS for part in name.split("."))
 
 
-def raw_entry_text(name: str, signature: str) -> str:
-    """Write an entry as Python does.
-
-    Args:
-        name: The qualified name.
-        signature: The signature with its parentheses, or an empty string.
-
-    Returns:
-        The name followed by the signature.
-    """
-    return name + signature
-
-
-def entry_text(name: str, signature: str) -> str:
-    """Write an entry in words that a text encoder knows.
-
-    Args:
-        name: The qualified name.
-        signature: The signature with its parentheses, or an empty string.
-
-    Returns:
-        The words of the name and, after a colon, the parameters without annotations and defaults.
-    """
-    parameters = ", ".join(parameter.replace("_", " ").strip() for parameter in parameter_names(signature))
-    words = split_identifier(name)
-    return f"{words}: {parameters}" if parameters else words
-
-
-def split_identifier(name: str) -> str:
-    """Split a dotted name into words at dots, underscores and changes of case.
-
-    Args:
-        name: The dotted name.
-
-    Returns:
-        The words, separated by spaces.
-    """
-    spaced = re.sub(r"[._]", " ", name)
-    return " ".join(re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", spaced).split())
-
-
-def parameter_names(signature: str) -> list[str]:
-    """List the parameters of a signature that say something about the function.
-
-    Args:
-        signature: The signature with its parentheses, from Python or from the first line of a docstring.
-
-    Returns:
-        The names, without ``self`` and the like.
-    """
-    end = matching_bracket(signature, 0) if signature.startswith("(") else -1
-    matches = [re.match(r"[\s\[\]*]*([A-Za-z_]\w*)", part) for part in _split_top_level(signature[1 : max(end, 1)])]
-    names = [match.group(1) for match in matches if match]
-    return [name for name in names if name not in IMPLICIT_PARAMETERS]
-
-
-def first_sentence(doc: str) -> str:
-    """Take the first sentence from a docstring.
-
-    Args:
-        doc: The docstring with its common indentation removed.
-
-    Returns:
-        The sentence on one line without markup and final full stop, or an empty string if there is none.
-    """
-    _, body = split_signature(doc)
-    paragraph = strip_markup(_first_paragraph(body))
-    parts = re.split(rf"{ABBREVIATIONS}(?<=[.!?])\s+(?=[^a-z])", paragraph)
-    return next((sentence for part in parts if (sentence := part.rstrip(".:! ").strip())), "")
-
-
-def is_description(sentence: str) -> bool:
-    """Tell whether a sentence says enough to find an entry by it.
-
-    Args:
-        sentence: The first sentence of a docstring.
-
-    Returns:
-        Whether it has a few words and is not just a reference to another entry.
-    """
-    words = len(re.findall(r"[A-Za-z]{2,}", sentence))
-    return words >= (MIN_BOILERPLATE_WORDS if BOILERPLATE.match(sentence) else MIN_WORDS)
-
-
-def split_signature(doc: str) -> tuple[str, str]:
-    """Split the signatures off the beginning of a docstring.
-
-    Args:
-        doc: The docstring.
-
-    Returns:
-        The first signature with its parentheses, or an empty string, and the rest of the docstring.
-    """
-    signature, body = "", doc.strip()
-    while match := re.match(r"[\w.]+ ?\(", body):
-        end = matching_bracket(body, match.end() - 1)
-        rest = body[end + 1 :]
-        arrow = re.match(r"\s*->\s*(\([^()\n]*\)|[^\n.]*?)(?:\.\s|\.?$|\n|\s--+\s|\s{2,})", rest, re.MULTILINE)
-        if end < 0 or not (arrow or re.match(r"\s*(\n|--|:\s|$)", rest)):
-            break
-        signature = signature or " ".join(body[match.end() - 1 : end + 1].split())
-        body = rest[arrow.end() if arrow else 0 :].lstrip(" \n\t:-")
-    return signature, body
-
-
-def matching_bracket(text: str, start: int) -> int:
-    """Find the bracket that closes another one.
-
-    Args:
-        text: The text.
-        start: The position of the opening bracket.
-
-    Returns:
-        The position of the closing bracket, or -1 if there is none.
-    """
-    depth = 0
-    for position in range(start, len(text)):
-        depth += (text[position] in "([{") - (text[position] in ")]}")
-        if depth == 0:
-            return position
-    return -1
-
-
-def strip_markup(text: str) -> str:
-    """Remove reStructuredText markup and line breaks.
-
-    Args:
-        text: The text.
-
-    Returns:
-        The plain text on one line.
-    """
-    text = re.sub(r":[a-zA-Z:]+:`~?!?\.?([^`<]*?)\s*(?:<[^`]*>)?`", r"\1", text)
-    text = re.sub(r"`{1,2}([^`]*)`{1,2}_{0,2}", r"\1", text)
-    text = re.sub(r"\|(\w+)\|", r"\1", text)
-    text = re.sub(r"\*{1,2}([\w ]+)\*{1,2}", r"\1", text)
-    return " ".join(text.split())
-
-
-def number_subgroups(pairs: Sequence[tuple[str, str]]) -> list[int]:
-    """Number the connected components of pairs that share a description or a document.
-
-    Args:
-        pairs: The descriptions and documents.
-
-    Returns:
-        One number per pair, in the order of first occurrence.
-    """
-    parents = list(range(len(pairs)))
-
-    def root(index: int) -> int:
-        while parents[index] != index:
-            parents[index] = parents[parents[index]]
-            index = parents[index]
-        return index
-
-    first: dict[tuple[int, str], int] = {}
-    for index, pair in enumerate(pairs):
-        for column, text in enumerate(pair):
-            parents[root(index)] = root(first.setdefault((column, text), index))
-    numbers: dict[int, int] = {}
-    return [numbers.setdefault(root(index), len(numbers)) for index in range(len(pairs))]
-
-
 def write_jsonl(path: Path, entries: Sequence[ApiEntry]) -> None:
     """Write entries as one JSON object a line.
 
@@ -295,13 +116,12 @@ def write_jsonl(path: Path, entries: Sequence[ApiEntry]) -> None:
         path: The file to write.
         entries: The entries.
     """
-    subgroups = number_subgroups([(entry.description, entry.text) for entry in entries])
     with path.open("w", encoding="utf-8") as file:
-        for entry, subgroup in zip(entries, subgroups, strict=True):
+        for entry in entries:
             row = {
                 "query": entry.description,
-                "document": entry.text,
-                "subgroup": subgroup,
+                "document": entry_text(entry.name, entry.signature),
+                "entry": entry.name + entry.signature,
                 "package": entry.package,
             }
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -336,15 +156,15 @@ def _walk(name: str, survey: Survey) -> Iterator[types.ModuleType]:
             yield from _walk(f"{name}.{child}", survey)
 
 
-def _find_objects(packages: Sequence[str], survey: Survey) -> list[_Found]:
+def _find_objects(packages: Sequence[str], survey: Survey) -> list[Found]:
     """Reach the public functions, classes and methods of some packages, each once."""
-    found: dict[int, _Found] = {}
+    found: dict[int, Found] = {}
     standard = set(packages) <= sys.stdlib_module_names
     for package in packages:
         roots = sys.stdlib_module_names if standard else frozenset({package})
         for module in _walk(package, survey):
             for name, value in _public_members(module, roots, package):
-                found.setdefault(id(value), _Found(value, package)).names.append(name)
+                found.setdefault(id(value), Found(value, package)).names.append(name)
     return list(found.values())
 
 
@@ -395,7 +215,7 @@ def _text_attribute(value: object, attribute: str) -> str:
     return text if isinstance(text, str) else ""
 
 
-def _make_entry(found: _Found, text_format: TextFormat) -> ApiEntry | None:
+def _make_entry(found: Found) -> ApiEntry | None:
     """Make an entry of an object, unless its docstring describes nothing."""
     doc = _text_attribute(found.value, "__doc__")
     if doc == type(found.value).__doc__:
@@ -406,10 +226,10 @@ def _make_entry(found: _Found, text_format: TextFormat) -> ApiEntry | None:
         return None
     name = _canonical_name(found)
     signature = _reproducible(_signature(found.value) or split_signature(doc)[0])
-    return ApiEntry(description, text_format(name, signature), name, found.package)
+    return ApiEntry(description, name, signature, found.package)
 
 
-def _canonical_name(found: _Found) -> str:
+def _canonical_name(found: Found) -> str:
     """Prefer a name that the object itself has, then the shortest path."""
     own = _text_attribute(found.value, "__name__")
     qualified = _text_attribute(found.value, "__qualname__") or own
@@ -433,7 +253,7 @@ def _signature(value: object) -> str:
 
 def _plain(parameter: inspect.Parameter) -> inspect.Parameter:
     """Hide a default that is no simple value: it may print as the environment, with whatever secrets that holds."""
-    if parameter.default is inspect.Parameter.empty or isinstance(parameter.default, _PLAIN_DEFAULTS):
+    if parameter.default is inspect.Parameter.empty or isinstance(parameter.default, PLAIN_DEFAULTS):
         return parameter
     return parameter.replace(default=...)
 
@@ -444,48 +264,21 @@ def _reproducible(signature: str) -> str:
     return re.sub(r"\{('[^{}:]*)\}", lambda match: f"{{{', '.join(sorted(match.group(1).split(', ')))}}}", text)
 
 
-def _split_top_level(text: str) -> list[str]:
-    """Split at the commas that stand in no brackets."""
-    # A docstring puts optional parameters into square brackets, and an annotation a list of types.
-    brackets = ("({", ")}") if "[," in text else ("({[", ")}]")
-    parts, depth = [""], 0
-    for character in text:
-        depth += (character in brackets[0]) - (character in brackets[1])
-        if character == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return parts
-
-
-def _first_paragraph(doc: str) -> str:
-    """Take the first paragraph that is neither a directive nor an example; there is none behind a heading."""
-    for paragraph in re.split(r"\n\s*\n", doc):
-        if re.search(r"^\s*[-=~]{3,}\s*$", paragraph, re.MULTILINE):
-            return ""
-        if paragraph.strip() and not paragraph.lstrip().startswith(("..", ">>>")):
-            return " ".join(paragraph.split())
-    return ""
-
-
 def main() -> None:
-    """Collect the training and the test pairs and write them."""
+    """Collect the pairs of one split and write them."""
     parser = argparse.ArgumentParser(description="Collect (description, API entry) pairs.")
-    parser.add_argument("--output", type=Path, default=Path("data"), help="the folder to write to")
-    parser.add_argument("--words", action="store_true", help="split names into words and drop annotations and defaults")
+    parser.add_argument("split", choices=["train", "test"], help="third-party packages or the standard library")
+    parser.add_argument("output", type=Path, help="the .jsonl file to write")
     arguments = parser.parse_args()
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    text_format = entry_text if arguments.words else raw_entry_text
-    for split, packages in (("train", TRAIN_PACKAGES), ("test", standard_library())):
-        start, survey = time.perf_counter(), Survey()
-        entries = collect(packages, text_format, survey)
-        write_jsonl(arguments.output / f"{split}.jsonl", entries)
-        seconds = time.perf_counter() - start
-        print(
-            f"{split}: {len(entries)} pairs from {survey.modules} modules"
-            f" ({len(survey.failed)} could not be imported) in {seconds:.1f} s",
-            flush=True,
-        )
+    start, survey = time.perf_counter(), Survey()
+    entries = collect(TRAIN_PACKAGES if arguments.split == "train" else standard_library(), survey)
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    write_jsonl(arguments.output, entries)
+    print(
+        f"{arguments.split}: {len(entries)} pairs from {survey.modules} modules "
+        f"({len(survey.failed)} could not be imported) in {time.perf_counter() - start:.1f} s",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -135,7 +135,7 @@ def evaluate(
     data: Any,
     k: Sequence[int] = (1, 5, 10),
     *,
-    batch_size: int = 64,
+    batch_size: int = 32,
     show_progress: bool | None = None,
 ) -> RetrievalResult:
     """Encode the items of a test set and measure how well each query finds what is relevant to it.

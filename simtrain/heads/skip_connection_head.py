@@ -20,7 +20,7 @@ CLOSED_GATE = -4.0
 class SkipConnectionHead(EncoderHead):
     """Adds a gated linear map of the vectors to the vectors: ``x + sigmoid(g) * (W drop(x) + b)``, n times.
 
-    The gates start nearly closed, so that the untrained head keeps the encoders' embeddings. Parameter names
+    The gates start nearly closed, so that the untrained head all but keeps the encoders' embeddings. Parameter names
     (``fc_i``, ``gates_i``) are those of quaterion-models; its weights load here and the other way round.
 
     Args:
@@ -28,6 +28,8 @@ class SkipConnectionHead(EncoderHead):
         dropout: Chance of each input dimension to be zeroed in training, from 0 to below 1.
         skip_dropout: The same for the added branch only; the vectors themselves pass unchanged.
         n_layers: Number of such steps, 1 or more.
+        identity_init: Start with the linear maps at zero and the gates half open: the untrained head gives exactly
+            the encoders' embeddings, and learns an order of magnitude faster than through closed gates.
 
     Raises:
         ConfigError: An argument is out of its range.
@@ -48,14 +50,20 @@ class SkipConnectionHead(EncoderHead):
         dropout: float = 0.0,
         skip_dropout: float = 0.0,
         n_layers: int = 1,
+        identity_init: bool = False,
     ) -> None:
         super().__init__(input_embedding_size, dropout=dropout)
         self._skip_dropout_prob = probability("skip_dropout", skip_dropout)
         self._n_layers = positive_size("n_layers", n_layers)
         self.skip_dropout = dropout_layer(self._skip_dropout_prob)
+        gate = 0.0 if identity_init else CLOSED_GATE
         for i in range(self._n_layers):
-            self.register_parameter(f"gates_{i}", nn.Parameter(torch.full((input_embedding_size,), CLOSED_GATE)))
-            self.add_module(f"fc_{i}", nn.Linear(input_embedding_size, input_embedding_size))
+            linear = nn.Linear(input_embedding_size, input_embedding_size)
+            if identity_init:
+                nn.init.zeros_(linear.weight)
+                nn.init.zeros_(linear.bias)
+            self.register_parameter(f"gates_{i}", nn.Parameter(torch.full((input_embedding_size,), gate)))
+            self.add_module(f"fc_{i}", linear)
 
     @property
     def output_size(self) -> int:
@@ -70,5 +78,5 @@ class SkipConnectionHead(EncoderHead):
         return input_vectors
 
     def get_config_dict(self) -> dict[str, Any]:
-        """Constructor arguments as JSON values."""
+        """Constructor arguments as JSON values, without ``identity_init``: loaded weights replace any start."""
         return {**super().get_config_dict(), "skip_dropout": self._skip_dropout_prob, "n_layers": self._n_layers}

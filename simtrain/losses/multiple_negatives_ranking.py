@@ -69,6 +69,8 @@ class MultipleNegativesRankingLoss(PairwiseLoss):
     Args:
         scale: Factor of the similarities (the inverse of a temperature), above zero.
         symmetric: Also ask each document for its query, and take the mean of both directions.
+        same_side: Also take the other queries as negatives of a query (and the other documents of a document, where
+            ``symmetric``), by the same rules. With ``symmetric`` it is the NT-Xent loss of SimCLR over the pairs.
         distance: One of :class:`Distance`; similarities are cosines, dot products or negated distances.
 
     Raises:
@@ -76,7 +78,9 @@ class MultipleNegativesRankingLoss(PairwiseLoss):
 
     Reference:
         Henderson et al., "Efficient Natural Language Response Suggestion for Smart Reply", 2017,
-        https://arxiv.org/abs/1705.00652 (section 4.4).
+        https://arxiv.org/abs/1705.00652 (section 4.4). ``same_side``: Chen et al., "A Simple Framework for
+        Contrastive Learning of Visual Representations", 2020; Li et al., "Towards General Text Embeddings with
+        Multi-stage Contrastive Learning", 2023.
 
     Example:
         >>> loss = MultipleNegativesRankingLoss(scale=1.0)
@@ -86,15 +90,27 @@ class MultipleNegativesRankingLoss(PairwiseLoss):
         tensor(0.3133)
     """
 
-    def __init__(self, scale: float | int = 20.0, symmetric: bool = False, distance: str = Distance.COSINE) -> None:
+    def __init__(
+        self,
+        scale: float | int = 20.0,
+        symmetric: bool = False,
+        distance: str = Distance.COSINE,
+        same_side: bool = False,
+    ) -> None:
         super().__init__()
+        self.same_side = bool(same_side)
         self.scale = check_positive("MultipleNegativesRankingLoss", "scale", scale)
         self.symmetric = bool(symmetric)
         self.distance = Distance.of(distance)
 
     def get_config_dict(self) -> dict[str, Any]:
         """Constructor arguments as JSON values."""
-        return {"scale": self.scale, "symmetric": self.symmetric, "distance": self.distance.value}
+        return {
+            "scale": self.scale,
+            "symmetric": self.symmetric,
+            "distance": self.distance.value,
+            "same_side": self.same_side,
+        }
 
     def forward(
         self,
@@ -111,5 +127,6 @@ class MultipleNegativesRankingLoss(PairwiseLoss):
             loss = (loss + self._search(embeddings, documents, queries, labels, subgroups)) / 2
         return loss
 
-    def _search(self, embeddings: Tensor, own: Tensor, candidates: Tensor, labels: Tensor, subgroups: Tensor) -> Tensor:
+    def _search(self, embeddings: Tensor, own: Tensor, others: Tensor, labels: Tensor, subgroups: Tensor) -> Tensor:
+        candidates = torch.cat([others, own]) if self.same_side else others
         return ranking_loss(embeddings, own, candidates, labels, subgroups, scale=self.scale, distance=self.distance)

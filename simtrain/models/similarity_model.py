@@ -12,13 +12,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from simtrain.data.transfer import move_to
 from simtrain.encoders.positive_size import positive_size
 from simtrain.errors import ConfigError, DataError
 from simtrain.models.encoding import cosine_matrix, embed_items
 from simtrain.models.eval_mode import eval_mode
 from simtrain.models.item_inputs import listed_items
 from simtrain.models.joined_encoders import is_frozen, join, named_encoders
-from simtrain.models.placement import device_of, to_device
+from simtrain.models.placement import device_of
 from simtrain.models.servable import load_parts, save_parts
 
 
@@ -88,7 +89,7 @@ class SimilarityModel(nn.Module):
     def encode(
         self,
         inputs: Any,
-        batch_size: int = 64,
+        batch_size: int = 32,
         to_numpy: bool = True,
         show_progress: bool | None = None,
         normalize: bool = False,
@@ -202,7 +203,7 @@ class SimilarityModel(nn.Module):
 
         def embed(items: Sequence[Any]) -> Tensor:
             features = {name: collate(items) for name, collate in collates.items()}
-            return self(to_device(features, device))  # type: ignore[no-any-return]
+            return self(move_to(features, device))  # type: ignore[no-any-return]
 
         return embed
 

@@ -74,7 +74,7 @@ def fit(cfg: str | Path | Mapping[str, Any] | DictConfig, overrides: Sequence[st
     """
     cfg = load_cfg(cfg, overrides)
     require(cfg, ["encoders", "loss", "data.train"])
-    lightning.seed_everything(cfg.seed, workers=True, verbose=False)
+    seed_run(cfg)
     data = {stage: read(cfg, cfg.data[stage]) for stage in ("train", "valid", "test") if cfg.data[stage]}
     model = build_model(cfg)
     check_kind(cfg, model)
@@ -90,6 +90,11 @@ def fit(cfg: str | Path | Mapping[str, Any] | DictConfig, overrides: Sequence[st
         result.after = _evaluated(model, data.get("test"))
     save(result, cfg)
     return result
+
+
+def seed_run(cfg: DictConfig) -> None:
+    """Seed every random choice of a run."""
+    lightning.seed_everything(cfg.seed, workers=True, verbose=False)
 
 
 def read(cfg: DictConfig, path: str) -> Dataset[Any]:

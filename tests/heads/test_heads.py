@@ -183,3 +183,19 @@ def test_stacked_projection_head_equals_its_formula(activation: str) -> None:
 def test_stacked_projection_head_refuses_wrong_layers(words: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         StackedProjectionHead(**{"input_embedding_size": 3, "output_sizes": [2], **words})
+
+
+def test_an_identity_start_gives_the_input_exactly_and_still_learns():
+    head = SkipConnectionHead(6, n_layers=2, identity_init=True)
+    vectors = torch.randn(5, 6)
+    assert torch.equal(head(vectors), vectors)
+    head(vectors).square().sum().backward()
+    assert float(head.fc_0.weight.grad.abs().max()) > 0
+    assert "identity_init" not in head.get_config_dict()
+
+
+def test_the_default_start_is_that_of_quaterion_models():
+    head = SkipConnectionHead(6)
+    state = head.state_dict()
+    assert torch.equal(state["gates_0"], torch.full((6,), -4.0))
+    assert float(state["fc_0.weight"].abs().max()) > 0

@@ -103,6 +103,34 @@ def test_equals_ntxent_of_pytorch_metric_learning():
     torch.testing.assert_close(value, expected)
 
 
+def test_same_side_equals_ntxent_over_all_texts_of_the_batch():
+    embeddings, ids = draw(0, 16, 5).requires_grad_(), torch.arange(8).repeat(2)
+    expected = pml_losses.NTXentLoss(temperature=0.05)(embeddings, ids)
+    loss = MultipleNegativesRankingLoss(20, symmetric=True, same_side=True)
+    value = loss(embeddings, as_loaded(8), torch.ones(8), zeros(16))
+    torch.testing.assert_close(value, expected)
+    (got,), (wanted,) = torch.autograd.grad(value, embeddings), torch.autograd.grad(expected, embeddings)
+    torch.testing.assert_close(got, wanted)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**31), n=st.integers(1, 6), n_subgroups=st.integers(1, 4), symmetric=st.booleans())
+def test_same_side_never_takes_its_own_subgroup_as_negative(seed, n, n_subgroups, symmetric):
+    embeddings, pairs = draw(seed, 2 * n, 4).requires_grad_(), as_loaded(n)
+    subgroups = draw_integers(seed + 1, n_subgroups, n).repeat(2)
+    loss = MultipleNegativesRankingLoss(3.0, symmetric, same_side=True)
+    value = loss(embeddings, pairs, torch.ones(n), subgroups)
+    total = (embeddings * 0).sum()
+    for query, document in [*pairs.tolist(), *(pairs.flip(1).tolist() if symmetric else [])]:
+        own = {query, document}
+        allowed = [row for row in range(2 * n) if subgroups[row] == 0 or subgroups[row] != subgroups[query]]
+        side = set(range(2 * n)) - own
+        scores = [3 * similarity(embeddings[query], embeddings[row], "cosine") for row in side if row in allowed]
+        positive = 3 * similarity(embeddings[query], embeddings[document], "cosine")
+        total = total + torch.stack([positive, *scores]).logsumexp(0) - positive
+    torch.testing.assert_close(value, total / (n * (2 if symmetric else 1)))
+
+
 def test_gradcheck():
     subgroups, labels = torch.tensor([1, 1, 0, 2, 1, 1, 0, 2]), torch.tensor([1.0, 0.0, 1.0, 0.5])
     loss = MultipleNegativesRankingLoss(5, symmetric=True)
@@ -177,7 +205,9 @@ def test_a_collapsed_batch_has_a_finite_gradient(distance, fill):
 
 def test_the_config_can_be_read_again_and_again():
     loss = MultipleNegativesRankingLoss(scale=5)
-    assert loss.get_config_dict() == loss.get_config_dict() == {"scale": 5.0, "symmetric": False, "distance": "cosine"}
+    config = {"scale": 5.0, "symmetric": False, "distance": "cosine", "same_side": False}
+    assert loss.get_config_dict() == loss.get_config_dict() == config
+    assert MultipleNegativesRankingLoss(**config).get_config_dict() == config
 
 
 @pytest.mark.usefixtures("untyped")

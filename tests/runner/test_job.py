@@ -1,0 +1,76 @@
+import json
+
+import pytest
+import torch
+
+from simtrain import SimilarityModel, fit, load_cfg
+from simtrain.errors import ConfigError, DataError
+
+
+@pytest.fixture
+def job(tmp_path):
+    """A job on vectors: the document is the query under a fixed rotation, which the head can learn."""
+    generator = torch.Generator().manual_seed(0)
+    turn = torch.linalg.qr(torch.randn(8, 8, generator=generator))[0]
+    for name, n in (("train", 200), ("test", 60)):
+        queries = torch.randn(n, 8, generator=generator)
+        documents = (queries @ turn + 0.1 * torch.randn(n, 8, generator=generator)).tolist()
+        lines = [
+            {"item": vector, "group": group}
+            for group in range(n)
+            for vector in (queries[group].tolist(), documents[group])
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return {
+        "run_dir": str(tmp_path / "run"),
+        "data": {"kind": "groups", "train": str(tmp_path / "train.jsonl"), "test": str(tmp_path / "test.jsonl")},
+        "encoders": {"type": "PrecomputedEncoder", "embedding_size": 8},
+        "head": {"type": "StackedProjectionHead", "output_sizes": [64, 16]},
+        "loss": {"type": "SupConLoss", "temperature": 0.2},
+        "optimizer": {"type": "Adam", "lr": 0.01},
+        "scheduler": {"type": "cosine"},
+        "cache": {"cache_type": "cpu"},
+        "training": {"epochs": 20, "batch_size": 64},
+    }
+
+
+def test_a_job_trains_measures_and_saves(job, tmp_path):
+    result = fit(job)
+    assert result.after.metrics["mrr"] > result.before.metrics["mrr"]
+    assert set(result.seconds) == {"cache", "evaluation before", "training", "evaluation after"}
+    loaded = SimilarityModel.load(result.model_path)
+    assert loaded.encode([[0.0] * 8]).shape == (1, 16)
+    figures = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert figures["after"]["metrics"]["mrr"] == pytest.approx(result.after.metrics["mrr"])
+    assert load_cfg(tmp_path / "run" / "config.yaml").training.epochs == 20
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_gives_others(job):
+    states = [fit(job, [f"seed={seed}", "training.epochs=2"]).model.model.state_dict() for seed in (1, 1, 2)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert not all(torch.equal(states[0][name], states[2][name]) for name in states[0])
+
+
+@pytest.mark.parametrize(
+    ("override", "error", "message"),
+    [
+        ("los.type=x", ConfigError, "unknown key 'los'; did you mean 'loss'"),
+        ("loss.type=TripletLos", ConfigError, "unknown loss type 'TripletLos'; did you mean 'TripletLoss'"),
+        ("data.kind=pairs", DataError, "there is no column 'query'"),
+        ("data.train=missing.jsonl", DataError, "there is no data file 'missing.jsonl'"),
+        ("data.train=null", ConfigError, "no value for 'data.train'"),
+        ("cache.cache_typ=cpu", ConfigError, "section 'cache' has no setting 'cache_typ'; did you mean 'cache_type'"),
+        ("head.output_sizes=[0]", ConfigError, "output_sizes"),
+    ],
+)
+def test_bad_input_is_found_before_anything_is_written(job, tmp_path, override, error, message):
+    with pytest.raises(error, match=message):
+        fit(job, [override])
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_of_another_kind_than_the_data_is_refused(job, tmp_path):
+    job["loss"] = {"type": "MultipleNegativesRankingLoss"}
+    with pytest.raises(ConfigError, match=r"MultipleNegativesRankingLoss takes pairs, but data\.kind is 'groups'"):
+        fit(job)
+    assert not (tmp_path / "run").exists()
