@@ -48,7 +48,7 @@ def main() -> None:
         sys.exit(EXIT_BAD_INPUT)
 
 
-def _print_version(wanted: bool) -> None:
+def _print_version(wanted: bool | None) -> None:
     if wanted:
         from simtrain import __version__
 
@@ -59,8 +59,9 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
-    ] = False,
+        bool | None,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop."),
+    ] = None,
 ) -> None:
     """Options of the command itself."""
 

@@ -53,6 +53,13 @@ class RetrievalResult:
     def compare(self, other: RetrievalResult, name: str) -> PairedTest:
         """Test whether ``other`` differs from this result in a metric, query by query.
 
+        Args:
+            other: Result of another model over the same queries.
+            name: The metric.
+
+        Returns:
+            Its ``difference`` is above zero where ``other`` is better.
+
         Raises:
             DataError: The two results are not over the same number of queries.
         """
@@ -60,7 +67,7 @@ class RetrievalResult:
             raise DataError(
                 f"a paired comparison needs the same queries on both sides, got {self.n_queries} and {other.n_queries}"
             )
-        return paired_test(self.scores[name], other.scores[name], seed=self.seed)
+        return paired_test(other.scores[name], self.scores[name], seed=self.seed)
 
     def as_dict(self, names: Sequence[str] = ()) -> dict[str, Any]:
         """Figures and intervals as JSON values; all metrics, or those that are named."""

