@@ -1,0 +1,52 @@
+"""What the README shows works as it is printed there."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from simtrain import load_cfg
+from simtrain.cli import app
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def write_pairs(path: Path, query: str, document: str, n: int) -> None:
+    rows = [{query: f"question number {i} about topic {i % 7}", document: f"answer number {i}"} for i in range(n)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
+    found = blocks("python")
+    assert len(found) == 1
+    monkeypatch.chdir(tmp_path)
+    write_pairs(tmp_path / "train.jsonl", "query", "document", 24)
+    write_pairs(tmp_path / "test.jsonl", "query", "document", 8)
+    names: dict[str, object] = {}
+    exec(found[0], names)
+    assert names["vector"].shape == (384,)
+    assert (tmp_path / "model" / "config.json").is_file()
+
+
+def test_the_config_of_the_readme_is_accepted():
+    found = blocks("yaml")
+    assert len(found) == 1
+    cfg = load_cfg(OmegaConf.create(found[0]))
+    assert cfg.data.columns.document == "answer"
+
+
+def test_the_commands_of_the_readme_exist():
+    used = {word for block in blocks("") for word in re.findall(r"^\$? ?simtrain (\w+)", block, re.MULTILINE)}
+    assert {"train", "evaluate", "index", "search", "encode"} <= used
+    assert used <= {command.callback.__name__ for command in app.registered_commands}
+
+
+@pytest.mark.parametrize("script", re.findall(r"`(benchmarks/[\w/]+\.py)", README))
+def test_the_scripts_that_the_readme_names_exist(script):
+    assert (Path(__file__).parents[1] / script).is_file()
