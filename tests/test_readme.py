@@ -14,7 +14,8 @@ README = (Path(__file__).parents[1] / "README.md").read_text()
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    fenced = README.split("```")[1::2]
+    return [block.removeprefix(language + "\n") for block in fenced if block.startswith(language + "\n")]
 
 
 def write_pairs(path: Path, query: str, document: str, n: int) -> None:
