@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from simtrain.data.batches import Targets, collate_samples
+from simtrain.data.batches import SampleBatch, Targets, collate_samples
+from simtrain.errors import DataError
 
 Features = dict[str, Any]
 
@@ -33,6 +34,20 @@ class EncoderCollate:
         """Collate samples of one kind."""
         batch = collate_samples(samples)
         return self.features(batch.objects), batch.targets
+
+    def of(self, batch: Any) -> tuple[Features, Targets]:
+        """Collate a batch in any form: samples, a :class:`SampleBatch`, or ``(features, targets)`` already.
+
+        Raises:
+            DataError: It is none of these.
+        """
+        if isinstance(batch, SampleBatch):
+            return self.features(batch.objects), batch.targets
+        if isinstance(batch, tuple) and len(batch) == 2 and isinstance(batch[0], Mapping):
+            return dict(batch[0]), dict(batch[1])
+        if isinstance(batch, Sequence):
+            return self(batch)
+        raise DataError(f"a batch should be a list of samples or (features, targets), got {type(batch).__name__}")
 
     def features(self, objects: Sequence[Any]) -> Features:
         """Collate raw objects for each encoder."""

@@ -29,12 +29,14 @@ class RetrievalResult:
         n_gallery: Number of items that were searched.
         confidence: Level of the intervals.
         seed: Seed of the resampling.
+        n_resamples: Resamples of an interval and of a test; a p-value is at least one in so many.
     """
 
     scores: dict[str, Tensor] = field(repr=False)
     n_gallery: int
     confidence: float = 0.95
     seed: int = 0
+    n_resamples: int = 2_000
 
     @property
     def n_queries(self) -> int:
@@ -48,7 +50,7 @@ class RetrievalResult:
 
     def interval(self, name: str) -> tuple[float, float]:
         """Bootstrap interval of a metric's mean over the queries."""
-        return bootstrap_interval(self.scores[name], confidence=self.confidence, seed=self.seed)
+        return bootstrap_interval(self.scores[name], self.confidence, self.n_resamples, self.seed)
 
     def compare(self, other: RetrievalResult, name: str) -> PairedTest:
         """Test whether ``other`` differs from this result in a metric, query by query.
@@ -67,7 +69,9 @@ class RetrievalResult:
             raise DataError(
                 f"a paired comparison needs the same queries on both sides, got {self.n_queries} and {other.n_queries}"
             )
-        return paired_test(other.scores[name], self.scores[name], seed=self.seed)
+        return paired_test(
+            other.scores[name], self.scores[name], self.n_resamples, self.seed, confidence=self.confidence
+        )
 
     def as_dict(self, names: Sequence[str] = ()) -> dict[str, Any]:
         """Figures and intervals as JSON values; all metrics, or those that are named."""

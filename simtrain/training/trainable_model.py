@@ -15,16 +15,17 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from simtrain.cache import CacheConfig, CachedModel
-from simtrain.data.batches import SampleBatch, Targets
+from simtrain.data.batches import Targets
 from simtrain.data.collate import Features
 from simtrain.data.transfer import move_to
 from simtrain.encoders import Encoder
-from simtrain.errors import ConfigError, DataError
+from simtrain.errors import ConfigError
 from simtrain.heads import EmptyHead, EncoderHead
-from simtrain.losses import PairwiseLoss, SimilarityLoss
+from simtrain.losses import SimilarityLoss
 from simtrain.models import SimilarityModel
 from simtrain.training.attached_metric import AttachedMetric
 from simtrain.training.base_model import BaseModel
+from simtrain.training.loss_call import call_loss
 from simtrain.training.memory import BatchMemory
 from simtrain.training.stages import TrainStage
 from simtrain.xbm import XbmConfig
@@ -103,13 +104,11 @@ class TrainableModel(BaseModel, lightning.LightningModule):
         self._loss = self.configure_loss()
         if not isinstance(self._loss, SimilarityLoss):
             raise ConfigError(f"the loss should be a SimilarityLoss, got {type(self._loss).__name__}")
-        # Held in a plain object: its modules are this model's own and must not be registered twice.
+        # No module itself: its parts are this model's own and must not be registered twice.
         self._cached = CachedModel(self._model, self.configure_caches())
         self._memory = BatchMemory.build(self.configure_xbm(), self._loss, self._model.embedding_size)
         attached = self.configure_metrics()
         self._metrics = nn.ModuleList([attached] if isinstance(attached, AttachedMetric) else attached)
-
-    # ------------------------------------------------------------------ hooks that say what the model is
 
     def configure_encoders(self) -> Encoder | Mapping[str, Encoder]:
         """The encoders, one or by name. Override it, or pass ``encoders=``."""
@@ -171,8 +170,6 @@ class TrainableModel(BaseModel, lightning.LightningModule):
             **kwargs: Room for later arguments.
         """
 
-    # ------------------------------------------------------------------ what it is made of
-
     @property
     def model(self) -> SimilarityModel:
         """Encoders and head: what is trained, saved and served."""
@@ -206,8 +203,6 @@ class TrainableModel(BaseModel, lightning.LightningModule):
         """
         self._cached.open(self.device)
         return self._cached.prepare(dataloader)
-
-    # ------------------------------------------------------------------ steps
 
     def forward(self, features: Features) -> Float[Tensor, "batch dim"]:
         """Embed a collated batch."""
@@ -245,12 +240,7 @@ class TrainableModel(BaseModel, lightning.LightningModule):
         Raises:
             DataError: The batch is of a kind that the loss does not take.
         """
-        self._check_targets(targets)
-        if isinstance(self._loss, PairwiseLoss):
-            value = self._loss(embeddings, targets["pairs"], targets["labels"], targets["subgroups"])
-        else:
-            value = self._loss(embeddings, targets["groups"])
-        return {"loss": value}
+        return {"loss": call_loss(self._loss, embeddings, targets)}
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         """Lightning's name of :meth:`train_step`."""
@@ -279,7 +269,7 @@ class TrainableModel(BaseModel, lightning.LightningModule):
         return SimilarityModel(named, self.configure_head(size))
 
     def _step(self, data_batch: Any, args: tuple[Any, ...], stage: TrainStage) -> dict[str, Any]:
-        features, targets = move_to(self._collated(data_batch), self.device)
+        features, targets = move_to(self._cached.collate.of(data_batch), self.device)
         embeddings = self(features)
         losses = self.compute_loss(embeddings, targets)
         if stage is TrainStage.TRAIN and self._memory is not None:
@@ -287,24 +277,6 @@ class TrainableModel(BaseModel, lightning.LightningModule):
         self._log_step(embeddings.detach(), targets, losses["loss"].detach(), stage)
         self.process_results(embeddings, targets, batch_idx=args[0] if args else 0, stage=stage)
         return {**losses, "embeddings": embeddings, "targets": targets}
-
-    def _collated(self, batch: Any) -> tuple[Features, Targets]:
-        if isinstance(batch, SampleBatch):
-            return self._cached.collate.features(batch.objects), batch.targets
-        if isinstance(batch, tuple) and len(batch) == 2 and isinstance(batch[0], Mapping):
-            return dict(batch[0]), dict(batch[1])
-        if isinstance(batch, Sequence):
-            return self._cached.collate(batch)
-        raise DataError(f"a batch should be a list of samples or (features, targets), got {type(batch).__name__}")
-
-    def _check_targets(self, targets: Targets) -> None:
-        needed = ("pairs", "labels", "subgroups") if isinstance(self._loss, PairwiseLoss) else ("groups",)
-        if any(name not in targets for name in needed):
-            kind = "pairs" if isinstance(self._loss, PairwiseLoss) else "groups"
-            raise DataError(
-                f"{type(self._loss).__name__} takes batches of {kind}, but the batch has the targets "
-                f"{sorted(targets)}; use another loss or another kind of samples"
-            )
 
     def _log_step(self, embeddings: Tensor, targets: Targets, loss: Tensor, stage: TrainStage) -> None:
         # A step may also be called alone, before or after a trainer has run.

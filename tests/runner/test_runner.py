@@ -1,4 +1,5 @@
 import logging
+import warnings
 
 import lightning
 import pytest
@@ -29,7 +30,8 @@ def test_the_runner_takes_the_steps_of_a_bare_trainer(cache, workers):
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    with pytest.warns(UserWarning, match="eval mode"):  # Lightning's advice, which the Runner keeps quiet
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning's advice, which the Runner keeps quiet
         trainer.fit(reference, prepared)
     model = pair_model(cache=cache)
     model.model.head.load_state_dict(pair_model().model.head.state_dict())
