@@ -43,7 +43,7 @@ def main() -> None:
     logging.getLogger("simtrain").setLevel(logging.INFO)
     try:
         app()
-    except SimtrainError as error:
+    except (SimtrainError, OSError) as error:
         typer.echo(f"simtrain: {error}", err=True)
         sys.exit(EXIT_BAD_INPUT)
 
@@ -102,6 +102,7 @@ def evaluate(
     from simtrain.evaluation import evaluate as evaluate_model
     from simtrain.evaluation.table import result_table
 
+    _check_parent(output)
     samples = _read_samples(data, kind, _roles(column))
     result = evaluate_model(_load(model, cache), samples, k=k or (1, 5, 10), batch_size=batch_size)
     typer.echo(result_table(result, list(result.metrics)))
@@ -127,6 +128,7 @@ def encode(
 
     if output.suffix != ".npy":
         raise ConfigError(f"embeddings are written as .npy, got the name {str(output)!r}")
+    _check_parent(output)
     texts = [row[text_column] for row in read_records(data, [text_column])]
     embeddings = _load(model, cache).encode(texts, batch_size=batch_size)
     np.save(output, embeddings)
@@ -169,6 +171,8 @@ def search(
 
     if not query.strip():
         raise DataError("the query is empty; describe in a few words what you look for")
+    if (index / "config.json").is_file() and not (index / "index.json").is_file():
+        raise ServableError(f"{index} is a model, not an index; make one with: simtrain index {index} DATA INDEX")
     with QdrantIndex.open(index) as opened:
         folder = model or opened.model_path
         if folder is None:
@@ -189,6 +193,13 @@ def _read_samples(data: Path, kind: str, columns: dict[str, str]) -> Any:
     if kind not in readers:
         raise ConfigError(f"--kind should be 'pairs' or 'groups', got {kind!r}")
     return readers[kind](data, columns)
+
+
+def _check_parent(output: Path | None) -> None:
+    from simtrain.errors import ConfigError
+
+    if output is not None and not output.parent.is_dir():
+        raise ConfigError(f"cannot write {str(output)!r}: there is no folder {str(output.parent)!r}; make it first")
 
 
 def _load(model: Path, cache: Path | None) -> Any:

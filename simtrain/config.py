@@ -94,6 +94,8 @@ class Config:
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
 
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true")
+DEVICES = ("auto", "cpu", "cuda", "gpu", "mps")
 # A file that names one of these says the whole part: default arguments of another type must not leak into it.
 _REPLACED_PARTS = ("head", "optimizer")
 
@@ -181,7 +183,8 @@ def _explain(error: OmegaConfBaseException, given: DictConfig) -> str:
     key = error.full_key or error.key or ""
     parent, _, name = str(key).rpartition(".")
     schema = OmegaConf.select(OmegaConf.structured(Config), parent) if parent else OmegaConf.structured(Config)
-    if isinstance(schema, DictConfig) and name not in schema:
+    # Asked of the keys: a required key that has no value yet is not "in" a config.
+    if isinstance(schema, DictConfig) and name not in schema.keys():  # noqa: SIM118
         return f"the config has an unknown key {key!r}; {nearest(name, [str(word) for word in schema])}"
     value = OmegaConf.select(given, str(key), throw_on_missing=False)
     reason = str(error).splitlines()[0]
@@ -204,9 +207,26 @@ def _check_components(cfg: DictConfig) -> None:
         registry.metrics.check(metric)
     if cfg.data.kind not in ("pairs", "groups"):
         raise ConfigError(f"data.kind should be 'pairs' or 'groups', got {cfg.data.kind!r}")
+    _check_numbers(cfg)
+
+
+def _check_numbers(cfg: DictConfig) -> None:
+    training = cfg.training
     for key in ("epochs", "batch_size", "gradient_accumulation"):
-        if cfg.training[key] < 1:
-            raise ConfigError(f"training.{key} should be at least 1, got {cfg.training[key]}")
+        if training[key] < 1:
+            raise ConfigError(f"training.{key} should be at least 1, got {training[key]}")
+    if training.num_workers < 0:
+        raise ConfigError(f"training.num_workers should be at least 0, got {training.num_workers}")
+    if training.grad_clip is not None and not training.grad_clip > 0:
+        raise ConfigError(f"training.grad_clip should be above 0, or null for none, got {training.grad_clip}")
+    if not 0 <= cfg.seed < 2**32:
+        raise ConfigError(f"seed should be from 0 to {2**32 - 1}, got {cfg.seed}")
+    if training.precision not in PRECISIONS:
+        raise ConfigError(
+            f"unknown training.precision {training.precision!r}; {nearest(training.precision, PRECISIONS)}"
+        )
+    if training.device not in DEVICES:
+        raise ConfigError(f"unknown training.device {training.device!r}; {nearest(training.device, DEVICES)}")
 
 
 def named_encoders(cfg: DictConfig) -> dict[str, dict[str, Any]]:

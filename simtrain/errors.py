@@ -88,6 +88,6 @@ def nearest(name: str, known: Iterable[str]) -> str:
         "did you mean 'scale'? Accepted: 'scale', 'symmetric'"
     """
     names = sorted(set(known))
-    accepted = "Accepted: " + (", ".join(repr(n) for n in names) if names else "none")
+    accepted = ", ".join(repr(n) for n in names) if names else "none"
     close = difflib.get_close_matches(name, names, n=1) or [n for n in names if n.lower() == name.lower()]
-    return f"did you mean {close[0]!r}? {accepted}" if close else accepted
+    return f"did you mean {close[0]!r}? Accepted: {accepted}" if close else f"accepted: {accepted}"

@@ -21,7 +21,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from simtrain.errors import ConfigError, nearest
+from simtrain.errors import ConfigError, SimtrainError, nearest
 
 T = TypeVar("T")
 
@@ -87,13 +87,19 @@ class Registry:
             The built object.
 
         Raises:
-            ConfigError: ``type`` is missing or unknown, or an argument is not one that the class takes.
+            ConfigError: ``type`` is missing or unknown, an argument is not one that the class takes, or the class
+                refuses its value.
         """
         name, words = self._split(config)
         words = {**defaults, **words}
         factory = self.get(name)
         self._check_words(name, factory, args, words)
-        return factory(*args, **words)
+        try:
+            return factory(*args, **words)
+        except (TypeError, ValueError) as error:
+            if isinstance(error, SimtrainError):
+                raise
+            raise ConfigError(f"{self.kind} {name!r}: {error}") from error
 
     def check(self, config: Any, n_args: int = 0) -> None:
         """Raise what :meth:`build` would raise for a wrong name or argument, without building anything."""

@@ -83,6 +83,23 @@ def test_cached_and_uncached_encoding_give_the_same_vectors(job):
         (["train", "job.yaml", "data.columns.document=answer"], "there is no column 'answer'"),
         (["train", "job.yaml", "data.train=none.csv"], "there is no data file 'none.csv'"),
         (["train", "none.yaml"], "there is no config file 'none.yaml'"),
+        (["train", "job.yaml", "training.precision=half"], "unknown training.precision 'half'"),
+        (["train", "job.yaml", "training.device=tpux"], "unknown training.device 'tpux'"),
+        (["train", "job.yaml", "training.num_workers=-1"], "training.num_workers should be at least 0, got -1"),
+        (["train", "job.yaml", "training.grad_clip=-1"], "training.grad_clip should be above 0"),
+        (["train", "job.yaml", "seed=-1"], "seed should be from 0 to"),
+        (["train", "job.yaml", "optimizer.lr=-1"], "optimizer 'AdamW': Invalid learning rate: -1"),
+        (
+            ["train", "job.yaml", "scheduler={type: cosine, warmup_rate: 2}"],
+            "warmup_rate should be at least 0 and below 1",
+        ),
+        (["train", "job.yaml", "training.batch_size=64", "training.drop_last=true"], "the train loader gives no batch"),
+        (["train", "job.yaml", "run_dir=pairs.jsonl"], "run_dir 'pairs.jsonl' cannot be a folder"),
+        (["train", "job.yaml", "encoders=minilm"], "the config's value for 'encoders' does not fit"),
+        (["train", "job.yaml", "data.train=missing_column.csv"], "there is no column 'document'"),
+        (["encode", "none", "pairs.jsonl", "nodir/out.npy"], "there is no folder 'nodir'"),
+        (["evaluate", "none", "pairs.jsonl", "--output", "nodir/out.json"], "there is no folder 'nodir'"),
+        (["search", "a_model", "a query"], "a_model is a model, not an index"),
         (["evaluate", "none", "pairs.jsonl"], "none"),
         (["evaluate", "none", "pairs.jsonl", "--kind", "pair"], "--kind should be 'pairs' or 'groups'"),
         (["evaluate", "none", "pairs.jsonl", "--column", "document"], "--column is written ROLE=NAME"),
@@ -94,6 +111,9 @@ def test_cached_and_uncached_encoding_give_the_same_vectors(job):
 )
 def test_bad_input_is_one_sentence_and_writes_nothing(job, words, message):
     Path("empty.jsonl").write_text("")
+    Path("missing_column.csv").write_text("query,answer\na,b\n")
+    Path("a_model").mkdir()
+    Path("a_model/config.json").write_text("{}")
     before = sorted(job.rglob("*"))
     with pytest.raises(SimtrainError) as error:
         run(*words)
@@ -109,6 +129,10 @@ def test_the_command_answers_bad_input_with_exit_code_2(job):
     assert result.stderr.startswith("simtrain: the config has an unknown key 'trainin'")
     assert "Traceback" not in result.stderr
     assert not (job / "run").exists()
+
+
+def test_a_metric_can_be_watched_while_training_from_the_cache(job):
+    assert "saved to" in run("train", "job.yaml", "metrics={p1: {type: RetrievalPrecision, k: 1}}").output
 
 
 def test_version_and_help():

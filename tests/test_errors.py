@@ -33,5 +33,5 @@ def test_a_package_that_is_there_but_broken_keeps_its_own_message(tmp_path, monk
 
 def test_the_nearest_name_comes_first():
     assert nearest("marginn", ["scale", "margin"]).startswith("did you mean 'margin'?")
-    assert nearest("xyz", ["scale", "margin"]) == "Accepted: 'margin', 'scale'"
-    assert nearest("", []) == "Accepted: none"
+    assert nearest("xyz", ["scale", "margin"]) == "accepted: 'margin', 'scale'"
+    assert nearest("", []) == "accepted: none"

@@ -15,9 +15,9 @@ from simtrain.cache.embedding_cache import EmbeddingCache, FillReport
 from simtrain.cache.fingerprint import encoder_fingerprint
 from simtrain.cache.indexed_loader import RowsCollate, indexed_loader
 from simtrain.cache.opening import open_cache
-from simtrain.data.batches import BatchLayout, layout_of
+from simtrain.data.batches import BatchLayout, SampleBatch, layout_of
 from simtrain.data.collate import EncoderCollate
-from simtrain.data.loaders import read_samples, with_collate
+from simtrain.data.loaders import check_collate, read_samples, with_collate
 from simtrain.encoders import Encoder
 from simtrain.errors import CacheError
 from simtrain.heads import EmptyHead
@@ -153,12 +153,21 @@ class CachedModel:
             loader, RowsCollate(rows, layout.labels(samples), layout, len(samples), dict(self._identities))
         )
 
+    def fill_batch(self, batch: Any) -> None:
+        """Encode what the caches lack of a batch that is not collated yet; other batches are left alone."""
+        if self._caches and isinstance(batch, SampleBatch):
+            self.fill(batch.objects, name="a batch")
+        elif self._caches and isinstance(batch, list):
+            self.fill(layout_of(batch).objects(batch), name="a batch")
+
     def check_or_fill(self, loader: DataLoader[Any]) -> None:
         """Make sure that a loader can be trained with: fill the caches for one that :meth:`prepare` did not make.
 
         Raises:
             CacheError: The loader was prepared for encoders that have changed since.
+            DataError: The loader's collate function cannot make a batch of samples.
         """
+        check_collate(loader)
         if isinstance(loader.collate_fn, RowsCollate):
             if loader.collate_fn.identities != self._identities:
                 raise CacheError(

@@ -124,6 +124,7 @@ class EmbeddingCache:
         self.key_extractor = key_extractor
         self.device = torch.device(device)
         self.name = name
+        self._announced = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> EmbeddingCache:
         return self  # a copy of a model, for averaged weights say, needs no second store
@@ -177,7 +178,10 @@ class EmbeddingCache:
                 self._encode_missing(objects, keys, missing, batch_size, num_workers, progress, name)
         seconds = time.perf_counter() - start
         report = FillReport(len(keys), len(unique), len(unique) - len(missing), len(missing), seconds)
-        logger.info(
+        level = logging.INFO if report.n_encoded or not self._announced else logging.DEBUG
+        self._announced = True
+        logger.log(
+            level,
             "cache of encoder %r, %s: %d items, %d distinct: %d reused, %d encoded in %.1f s",
             *(self.name, name, report.n_items, report.n_unique, report.n_reused, report.n_encoded, seconds),
         )

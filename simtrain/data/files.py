@@ -30,7 +30,10 @@ def read_records(path: str | Path, columns: Sequence[str] = ()) -> list[dict[str
     Raises:
         DataError: The file is missing, of another kind, empty or malformed, or a row lacks a column.
     """
-    path = Path(path)
+    return [row for _, row in _numbered_rows(Path(path), columns)]
+
+
+def _numbered_rows(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, Any]]]:
     if not path.is_file():
         raise DataError(f"there is no data file {str(path)!r}; give the path of a .csv or .jsonl file")
     readers = {".csv": _csv_rows, ".jsonl": _jsonl_rows, ".ndjson": _jsonl_rows}
@@ -40,7 +43,7 @@ def read_records(path: str | Path, columns: Sequence[str] = ()) -> list[dict[str
     try:
         for line, row in readers[path.suffix.lower()](path):
             _require(row, columns, path, line)
-            rows.append(row)
+            rows.append((line, row))
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text: {error}") from error
     if not rows:
@@ -64,16 +67,16 @@ def read_pairs(path: str | Path, columns: Mapping[str, str] | None = None) -> Si
         DataError: A column is missing or a value has the wrong kind, with file and line.
     """
     names = _column_names(columns, PAIR_COLUMNS)
-    rows = read_records(path, (names["query"], names["document"]))
-    queries = [_text(row, names["query"], path, line) for line, row in enumerate(rows, 1)]
-    documents = [_text(row, names["document"], path, line) for line, row in enumerate(rows, 1)]
+    rows = _numbered_rows(Path(path), (names["query"], names["document"]))
+    queries = [_text(row, names["query"], path, line) for line, row in rows]
+    documents = [_text(row, names["document"], path, line) for line, row in rows]
     subgroups = (
-        [int(_number(row, names["subgroup"], path, line)) for line, row in enumerate(rows, 1)]
+        [int(_number(row, names["subgroup"], path, line)) for line, row in rows]
         if _has_column(rows, names["subgroup"], path)
         else shared_object_subgroups(queries, documents)
     )
     scores = (
-        [_number(row, names["score"], path, line) for line, row in enumerate(rows, 1)]
+        [_number(row, names["score"], path, line) for line, row in rows]
         if _has_column(rows, names["score"], path)
         else [1.0] * len(rows)
     )
@@ -129,7 +132,7 @@ def _require(row: Mapping[str, Any], columns: Sequence[str], path: Path, line: i
     for column in columns:
         if column not in row:
             raise DataError(f"{path}, line {line}: there is no column {column!r}; {nearest(column, row)}")
-        if row[column] is None or row[column] == "":
+        if row[column] is None or (isinstance(row[column], str) and not row[column].strip()):
             raise DataError(f"{path}, line {line}: the column {column!r} is empty; fill it or remove the row")
 
 
@@ -140,8 +143,8 @@ def _column_names(columns: Mapping[str, str] | None, known: Mapping[str, str]) -
     return {**known, **(columns or {})}
 
 
-def _has_column(rows: Sequence[Mapping[str, Any]], column: str, path: str | Path) -> bool:
-    count = sum(row.get(column) not in (None, "") for row in rows)
+def _has_column(rows: Sequence[tuple[int, Mapping[str, Any]]], column: str, path: str | Path) -> bool:
+    count = sum(row.get(column) not in (None, "") for _, row in rows)
     if 0 < count < len(rows):
         raise DataError(f"{path}: {len(rows) - count} of {len(rows)} rows lack the column {column!r}; give all or none")
     return count > 0
@@ -149,8 +152,8 @@ def _has_column(rows: Sequence[Mapping[str, Any]], column: str, path: str | Path
 
 def _text(row: Mapping[str, Any], column: str, path: str | Path, line: int) -> str:
     value = row[column]
-    if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{path}, row {line}: the column {column!r} should hold a text, got {value!r:.60}")
+    if not isinstance(value, str):
+        raise DataError(f"{path}, line {line}: the column {column!r} should hold a text, got {value!r:.60}")
     return value
 
 
@@ -159,5 +162,5 @@ def _number(row: Mapping[str, Any], column: str, path: str | Path, line: int) ->
         return float(row[column])
     except (TypeError, ValueError):
         raise DataError(
-            f"{path}, row {line}: the column {column!r} should hold a number, got {row[column]!r:.60}"
+            f"{path}, line {line}: the column {column!r} should hold a number, got {row[column]!r:.60}"
         ) from None

@@ -11,9 +11,9 @@ import copy
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
 
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
-from simtrain.data.batches import GROUPS, PAIRS, BatchLayout, collate_samples
+from simtrain.data.batches import GROUPS, LAYOUTS, PAIRS, BatchLayout, collate_samples
 from simtrain.data.datasets import checked
 from simtrain.data.samples import SimilarityGroupSample, SimilarityPairSample
 from simtrain.errors import DataError
@@ -82,6 +82,18 @@ class GroupSimilarityDataLoader(SimilarityDataLoader):
 
     sample_type = SimilarityGroupSample
     layout = GROUPS
+
+
+def check_collate(loader: DataLoader[Any]) -> None:
+    """Raise a :class:`DataError` for a plain ``DataLoader`` that would stack samples with torch's own collate."""
+    dataset: Any = loader.dataset
+    if loader.collate_fn is not default_collate or isinstance(dataset, IterableDataset) or not len(dataset):
+        return
+    if isinstance(dataset[0], tuple(LAYOUTS)):
+        raise DataError(
+            "torch's default collate function cannot make a batch of samples; use PairsSimilarityDataLoader or "
+            "GroupSimilarityDataLoader, or pass collate_fn=simtrain.data.collate_samples"
+        )
 
 
 def with_collate(loader: DataLoader[Any], collate_fn: Callable[[Any], Any]) -> DataLoader[Any]:

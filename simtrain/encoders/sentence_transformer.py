@@ -175,7 +175,7 @@ def _loaded(model: Any, device: str | torch.device | None) -> Any:
         found = "is neither a folder nor an installed model package, and the hub" if folder is None else "the folder"
         raise ConfigError(
             f"model {str(model)!r}: {found} gave no sentence-transformers model ({type(error).__name__}: "
-            f"{str(error).strip()[:300]})"
+            f"{(str(error).strip() or type(error).__name__).splitlines()[0][:200]})"
         ) from error
 
 

@@ -78,14 +78,16 @@ def fit(cfg: str | Path | Mapping[str, Any] | DictConfig, overrides: Sequence[st
     data = {stage: read(cfg, cfg.data[stage]) for stage in ("train", "valid", "test") if cfg.data[stage]}
     model = build_model(cfg)
     check_kind(cfg, model)
+    check_folder(Path(cfg.run_dir))
+    loaders = {stage: make_loader(cfg, data[stage], stage) for stage in ("train", "valid") if stage in data}
+    runner = Runner(model, train_data_loader=loaders["train"], valid_data_loader=loaders.get("valid"), cfg=cfg)
     result = FitResult(model, Path(cfg.run_dir))
     with _timed(result, "cache"):
         fill_cache(model, data)
     with _timed(result, "evaluation before"):
         result.before = _evaluated(model, data.get("test"), encoders_only=True)
     with _timed(result, "training"):
-        loaders = {stage: make_loader(cfg, data[stage], stage) for stage in ("train", "valid") if stage in data}
-        Runner(model, train_data_loader=loaders["train"], valid_data_loader=loaders.get("valid"), cfg=cfg).fit()
+        runner.fit()
     with _timed(result, "evaluation after"):
         result.after = _evaluated(model, data.get("test"))
     save(result, cfg)
@@ -110,6 +112,15 @@ def check_kind(cfg: DictConfig, model: TrainableModel) -> None:
         raise ConfigError(
             f"{type(model.loss).__name__} takes {wanted}, but data.kind is {cfg.data.kind!r}; change one of them"
         )
+
+
+def check_folder(path: Path) -> None:
+    """Raise a :class:`ConfigError` where no folder can be made at ``path`` because something else is in the way."""
+    for part in (path, *path.parents):
+        if part.exists():
+            if not part.is_dir():
+                raise ConfigError(f"run_dir {str(path)!r} cannot be a folder: {str(part)!r} is a file")
+            return
 
 
 def fill_cache(model: TrainableModel, data: Mapping[str, Dataset[Any]]) -> None:

@@ -7,16 +7,17 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import lightning
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 from torch.utils.data import DataLoader
 
 from simtrain.config import load_cfg
-from simtrain.errors import ConfigError
+from simtrain.errors import ConfigError, DataError
 from simtrain.training import TrainableModel
 
 
@@ -38,7 +39,9 @@ class Runner:
         logger: Lightning loggers; None logs nowhere.
 
     Raises:
-        ConfigError: ``epochs`` is not positive, the model is of another kind, or a loader is none.
+        ConfigError: ``epochs`` is not positive, the model is of another kind, a loader is none, or the config's
+            section ``training`` cannot be run on this machine.
+        DataError: A loader gives no batch.
 
     Example:
         >>> from simtrain.data import PairsSimilarityDataLoader, SimilarityPairSample
@@ -125,6 +128,10 @@ class Runner:
         for stage, loader in self.loaders.items():
             if loader is not None and not isinstance(loader, DataLoader):
                 raise ConfigError(f"{stage}_data_loader should be a DataLoader, got {type(loader).__name__}")
+            if loader is not None:
+                _check_batches(stage, loader)
+        with _quiet_lightning():
+            self._trainer()
 
     def _prepared(self, stage: str) -> DataLoader[Any]:
         loader = self.loaders[stage]
@@ -135,6 +142,13 @@ class Runner:
     def _trainer(self) -> lightning.Trainer:
         training = self.cfg.training
         bar = sys.stderr.isatty() if training.progress_bar is None else training.progress_bar
+        try:
+            return self._lightning_trainer(bar)
+        except (ValueError, RuntimeError, MisconfigurationException) as error:
+            raise ConfigError(f"lightning cannot run with this config's section 'training': {error}") from error
+
+    def _lightning_trainer(self, bar: bool) -> lightning.Trainer:
+        training = self.cfg.training
         return lightning.Trainer(
             max_epochs=self.epochs,
             accelerator=training.device,
@@ -149,6 +163,18 @@ class Runner:
             enable_model_summary=False,
             num_sanity_val_steps=0,
             log_every_n_steps=1,
+        )
+
+
+def _check_batches(stage: str, loader: DataLoader[Any]) -> None:
+    try:
+        n_batches = len(loader)
+    except TypeError:
+        return  # a stream, whose length shows when it is read
+    if n_batches == 0:
+        raise DataError(
+            f"the {stage} loader gives no batch: {len(cast('Any', loader.dataset))} samples, batch size "
+            f"{loader.batch_size}, drop_last={loader.drop_last}; make the batch smaller or keep the last one"
         )
 
 

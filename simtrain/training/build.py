@@ -5,7 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import torch
 from omegaconf import DictConfig
+from torch import nn
 
 from simtrain import registry
 from simtrain.cache import CacheConfig
@@ -34,6 +36,7 @@ def build_model(cfg: DictConfig) -> TrainableModel:
     """
     require(cfg, ["encoders", "loss"])
     settings = plain(cfg)
+    _rehearse_optimizer(settings)
     return TrainableModel(
         encoders={name: registry.encoders.build(encoder) for name, encoder in named_encoders(cfg).items()},
         head=partial(registry.heads.build, settings["head"]),
@@ -47,6 +50,13 @@ def build_model(cfg: DictConfig) -> TrainableModel:
             for name, metric in settings["metrics"].items()
         ],
     )
+
+
+def _rehearse_optimizer(settings: dict[str, Any]) -> None:
+    # A wrong rate is an error now, and not after every item has been encoded.
+    optimizer = registry.optimizers.build(settings["optimizer"], [nn.Parameter(torch.zeros(1))])
+    if settings["scheduler"]:
+        registry.schedulers.build(settings["scheduler"], optimizer, 100)
 
 
 def _settings(kind: Any, values: dict[str, Any] | None, section: str) -> Any:

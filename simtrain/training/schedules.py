@@ -18,7 +18,9 @@ for _name in ("Adam", "AdamW", "NAdam", "RAdam", "SGD", "RMSprop", "Adagrad"):
 
 
 @registry.schedulers.register_module()
-def cosine(optimizer: Optimizer, total_steps: int, warmup_rate: float = 0.05, end_rate: float = 0.0) -> LambdaLR:
+def cosine(
+    optimizer: Optimizer, total_steps: int, warmup_rate: float | int = 0.05, end_rate: float | int = 0.0
+) -> LambdaLR:
     """Linear warm-up, then half a cosine; stepped after each optimizer step.
 
     Args:
@@ -42,19 +44,25 @@ def cosine(optimizer: Optimizer, total_steps: int, warmup_rate: float = 0.05, en
 
 
 @registry.schedulers.register_module()
-def linear(optimizer: Optimizer, total_steps: int, warmup_rate: float = 0.05, end_rate: float = 0.0) -> LambdaLR:
+def linear(
+    optimizer: Optimizer, total_steps: int, warmup_rate: float | int = 0.05, end_rate: float | int = 0.0
+) -> LambdaLR:
     """Linear warm-up, then a straight line down; arguments as for :func:`cosine`."""
     return _after_warmup(optimizer, total_steps, warmup_rate, end_rate, lambda done: 1 - done)
 
 
 @registry.schedulers.register_module()
-def constant(optimizer: Optimizer, total_steps: int, warmup_rate: float = 0.0) -> LambdaLR:
+def constant(optimizer: Optimizer, total_steps: int, warmup_rate: float | int = 0.0) -> LambdaLR:
     """Linear warm-up, then the base rate; arguments as for :func:`cosine`."""
     return _after_warmup(optimizer, total_steps, warmup_rate, 0.0, lambda done: 1.0)
 
 
 def _after_warmup(
-    optimizer: Optimizer, total_steps: int, warmup_rate: float, end_rate: float, shape: Callable[[float], float]
+    optimizer: Optimizer,
+    total_steps: int,
+    warmup_rate: float | int,
+    end_rate: float | int,
+    shape: Callable[[float], float | int],
 ) -> LambdaLR:
     for word, rate in (("warmup_rate", warmup_rate), ("end_rate", end_rate)):
         if not 0 <= rate < 1:
@@ -63,7 +71,9 @@ def _after_warmup(
     return LambdaLR(optimizer, partial(_rate, warmup_steps, max(total_steps, 1), end_rate, shape))
 
 
-def _rate(warmup_steps: int, total_steps: int, end_rate: float, shape: Callable[[float], float], step: int) -> float:
+def _rate(
+    warmup_steps: int, total_steps: int, end_rate: float | int, shape: Callable[[float], float | int], step: int
+) -> float | int:
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     done = min((step - warmup_steps) / max(total_steps - warmup_steps, 1), 1.0)

@@ -154,20 +154,17 @@ class TrainableModel(BaseModel, lightning.LightningModule):
         optimizer = make(parameters)
         if self._parts.scheduler is None:
             return optimizer
+        if self._trainer is None:
+            raise ConfigError("a schedule needs the number of steps: call this under a trainer, or leave out scheduler")
         schedule = self._parts.scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def process_results(
         self, embeddings: Tensor, targets: Targets, batch_idx: int, stage: TrainStage, **kwargs: Any
     ) -> None:
-        """Called with the results of each batch; override it for evaluation of your own.
+        """Called with the embeddings ``(batch, dim)`` and targets of each batch, its number in the epoch and its stage.
 
-        Args:
-            embeddings: Output of the model, shape ``(batch, dim)``.
-            targets: Targets of the batch.
-            batch_idx: Number of the batch in its epoch.
-            stage: Stage of the step.
-            **kwargs: Room for later arguments.
+        Override it for evaluation of your own; take ``**kwargs`` as room for later arguments.
         """
 
     @property
@@ -216,7 +213,7 @@ class TrainableModel(BaseModel, lightning.LightningModule):
             data_batch: A batch in any accepted form.
             *args: The number of the batch, where a loop gives it.
             optim_wrapper: Updates the parameters if given (``update_params(loss)``); else the caller does.
-            **kwargs: Not used here; room for overriding methods.
+            **kwargs: Room for overriding methods.
 
         Returns:
             ``{"loss": scalar with its graph, ...}``.
@@ -262,6 +259,14 @@ class TrainableModel(BaseModel, lightning.LightningModule):
         """Fill the caches with the test items."""
         self._fill_caches(self.trainer.test_dataloaders)
 
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Leave batches to the steps, which move them when they are collated; samples are no tensors yet."""
+        return batch
+
+    def _alone(self) -> bool:
+        # A step may also be called alone, before or after a trainer has run.
+        return self._trainer is None or self._trainer.state.stage is None
+
     def _assemble(self) -> SimilarityModel:
         encoders = self.configure_encoders()
         named = dict(encoders) if isinstance(encoders, Mapping) else {"default": encoders}
@@ -269,6 +274,9 @@ class TrainableModel(BaseModel, lightning.LightningModule):
         return SimilarityModel(named, self.configure_head(size))
 
     def _step(self, data_batch: Any, args: tuple[Any, ...], stage: TrainStage) -> dict[str, Any]:
+        if self._alone():
+            # Under a trainer the caches were filled before: an item that they lack comes from a random transform.
+            self._cached.fill_batch(data_batch)
         features, targets = move_to(self._cached.collate.of(data_batch), self.device)
         embeddings = self(features)
         losses = self.compute_loss(embeddings, targets)
@@ -279,15 +287,15 @@ class TrainableModel(BaseModel, lightning.LightningModule):
         return {**losses, "embeddings": embeddings, "targets": targets}
 
     def _log_step(self, embeddings: Tensor, targets: Targets, loss: Tensor, stage: TrainStage) -> None:
-        # A step may also be called alone, before or after a trainer has run.
-        if self._trainer is None or self._trainer.state.stage is None:
+        if self._alone():
             return
         size = len(embeddings)
+        shown = {name: target for name, target in targets.items() if name != "items"}
         self.log(f"{stage}_loss", loss, batch_size=size, prog_bar=True, on_epoch=stage is not TrainStage.TRAIN)
         for attached in self._metrics:
             assert isinstance(attached, AttachedMetric)
             metric = attached.at(stage)
-            metric(embeddings, **targets)
+            metric(embeddings, **shown)
             self.log(attached.log_name(stage), metric, batch_size=size, **attached.log_options)
 
     def _fill_caches(self, loaders: Any) -> None:

@@ -14,6 +14,7 @@ def test_an_empty_data_set_is_refused():
         SimilarityGroupDataset([])
 
 
+@pytest.mark.usefixtures("without_type_checks")
 def test_a_wrong_sample_is_named_with_its_place():
     with pytest.raises(DataError, match="sample 1 is a str, expected SimilarityPairSample"):
         SimilarityPairDataset([SimilarityPairSample("a", "b"), "c"])

@@ -59,8 +59,8 @@ def test_groups_keep_their_names(tmp_path):
         ("a.csv", "query,document\na,b,c\n", "line 2: the row has more fields than the header"),
         ("a.csv", "query,document\na\n", "line 2: the column 'document' is empty"),
         ("a.txt", "q d\n", r"its name should end in .csv, .jsonl"),
-        ("a.jsonl", '{"query": 3, "document": "d"}\n', "row 1: the column 'query' should hold a text, got 3"),
-        ("a.jsonl", '{"query": "  ", "document": "d"}\n', "row 1: the column 'query' should hold a text"),
+        ("a.jsonl", '{"query": 3, "document": "d"}\n', "line 1: the column 'query' should hold a text, got 3"),
+        ("a.jsonl", '{"query": "  ", "document": "d"}\n', "line 1: the column 'query' is empty"),
         ("a.jsonl", '{"query": "q", "document": "d", "score": "high"}\n', "should hold a number, got 'high'"),
         (
             "a.jsonl",

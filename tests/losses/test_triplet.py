@@ -221,7 +221,7 @@ def test_active_triplets_in_float32_agree_with_float64():
         ({"margin": float("nan")}, "TripletLoss: margin must be a finite number zero or above, got nan"),
         ({"margin": "0.5"}, "TripletLoss: margin must be a finite number zero or above, got '0.5'"),
         ({"mining": "semihard"}, "TripletLoss: unknown mining 'semihard'; did you mean 'semi_hard'\\? Accepted: 'all'"),
-        ({"distance": "l2"}, "unknown distance 'l2'; Accepted: 'cosine'"),
+        ({"distance": "l2"}, "unknown distance 'l2'; accepted: 'cosine'"),
     ],
 )
 def test_wrong_settings_are_refused(words, message):

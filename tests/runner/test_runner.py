@@ -100,6 +100,11 @@ def test_what_cannot_run_is_refused_in_a_sentence(make, message):
         make()
 
 
+def test_a_loader_without_a_batch_is_refused_and_not_trained_with_in_silence():
+    with pytest.raises(DataError, match=r"the train loader gives no batch: 24 samples, batch size 64, drop_last=True"):
+        Runner(pair_model(), 1, loader(batch_size=64, drop_last=True))
+
+
 def test_an_unknown_argument_is_an_error():
     with pytest.raises(TypeError, match="train_dataloader"):
         Runner(pair_model(), 1, train_dataloader=loader())

@@ -2,9 +2,10 @@ import lightning
 import pytest
 import torch
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch.utils.data import DataLoader
 
 from simtrain import AttachedMetric, CacheConfig, CacheType, SimilarityModel, TrainableModel, TrainStage, XbmConfig
-from simtrain.data import GroupSimilarityDataLoader, PairsSimilarityDataLoader, collate_samples
+from simtrain.data import GroupSimilarityDataLoader, PairsSimilarityDataLoader, SimilarityPairSample, collate_samples
 from simtrain.errors import CacheError, ConfigError, DataError
 from simtrain.heads import EmptyHead, SkipConnectionHead
 from simtrain.losses import ContrastiveLoss, MultipleNegativesRankingLoss, SupConLoss, TripletLoss
@@ -281,6 +282,50 @@ def test_the_logged_metric_is_the_mean_over_all_queries_of_the_epoch():
         reference.update(result["embeddings"], **result["targets"])
     validated = trainer().validate(model, PairsSimilarityDataLoader(samples, batch_size=12), verbose=False)[0]
     assert validated["p_validation"] == pytest.approx(float(reference.compute()))
+
+
+@pytest.mark.parametrize("cache", [None, CacheConfig(CacheType.CPU)])
+@pytest.mark.parametrize("prepared", [False, True])
+@pytest.mark.parametrize(
+    ("make", "samples", "loader"),
+    [
+        (pair_model, pair_samples, PairsSimilarityDataLoader),
+        (group_model, group_samples, GroupSimilarityDataLoader),
+    ],
+)
+def test_metrics_are_logged_with_and_without_a_cache(make, samples, loader, prepared, cache):
+    model = make(cache=cache, metrics=AttachedMetric("p", RetrievalPrecision(k=1), on_epoch=True))
+    data = loader(samples(), batch_size=12)
+    runner = trainer(max_epochs=1)
+    runner.fit(model, model.setup_dataloader(data) if prepared else data)
+    assert "p_train" in runner.callback_metrics
+
+
+@pytest.mark.parametrize("cache", [None, CacheConfig(CacheType.CPU)])
+def test_a_plain_data_loader_of_samples_trains_under_a_stock_trainer(cache):
+    model = pair_model(cache=cache)
+    before = model.model.head.state_dict()["fc_0.weight"].clone()
+    trainer().fit(model, DataLoader(pair_samples(), batch_size=8, collate_fn=list))
+    assert not torch.equal(model.model.head.state_dict()["fc_0.weight"], before)
+
+
+def test_torchs_own_collate_is_answered_with_what_to_use():
+    with pytest.raises(DataError, match="use PairsSimilarityDataLoader or GroupSimilarityDataLoader"):
+        trainer().fit(pair_model(), DataLoader(pair_samples(), batch_size=8))
+
+
+def test_new_items_can_be_stepped_with_after_a_cached_run():
+    model = pair_model(cache=CacheConfig(CacheType.CPU))
+    trainer(max_epochs=1).fit(model, PairsSimilarityDataLoader(pair_samples(), batch_size=8))
+    fresh = [SimilarityPairSample("brandnew", "itemsnow"), SimilarityPairSample("others", "toosee")]
+    expected = pair_model()
+    expected.load_state_dict(model.state_dict())
+    assert model.valid_step(fresh)["loss"].item() == pytest.approx(expected.valid_step(fresh)["loss"].item(), rel=1e-5)
+
+
+def test_a_schedule_outside_a_trainer_is_a_clear_error():
+    with pytest.raises(ConfigError, match="a schedule needs the number of steps"):
+        pair_model(scheduler=lambda optimizer, total: None).configure_optimizers()
 
 
 def test_two_validation_loaders_are_logged_apart():
