@@ -160,13 +160,19 @@ class CachedModel:
         elif self._caches and isinstance(batch, list):
             self.fill(layout_of(batch).objects(batch), name="a batch")
 
-    def check_or_fill(self, loader: DataLoader[Any]) -> None:
-        """Make sure that a loader can be trained with: fill the caches for one that :meth:`prepare` did not make.
+    def open_for(self, loaders: Any, device: torch.device | str = "cpu") -> None:
+        """Open the caches and fill them with the items of a loader, or of a list of them, that is used as it is.
 
         Raises:
-            CacheError: The loader was prepared for encoders that have changed since.
-            DataError: The loader's collate function cannot make a batch of samples.
+            CacheError: A loader was prepared for encoders that have changed since.
+            DataError: A loader's collate function cannot make a batch of samples.
         """
+        self.open(device)
+        for loader in loaders if isinstance(loaders, (list, tuple)) else [loaders]:
+            if isinstance(loader, DataLoader):
+                self._check_or_fill(loader)
+
+    def _check_or_fill(self, loader: DataLoader[Any]) -> None:
         check_collate(loader)
         if isinstance(loader.collate_fn, RowsCollate):
             if loader.collate_fn.identities != self._identities:

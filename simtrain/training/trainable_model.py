@@ -249,15 +249,15 @@ class TrainableModel(BaseModel, lightning.LightningModule):
 
     def on_train_start(self) -> None:
         """Fill the caches with the training items, for a trainer that was given an unprepared loader."""
-        self._fill_caches(self.trainer.train_dataloader)
+        self._cached.open_for(self.trainer.train_dataloader, self.device)
 
     def on_validation_start(self) -> None:
         """Fill the caches with the validation items."""
-        self._fill_caches(self.trainer.val_dataloaders)
+        self._cached.open_for(self.trainer.val_dataloaders, self.device)
 
     def on_test_start(self) -> None:
         """Fill the caches with the test items."""
-        self._fill_caches(self.trainer.test_dataloaders)
+        self._cached.open_for(self.trainer.test_dataloaders, self.device)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Leave batches to the steps, which move them when they are collated; samples are no tensors yet."""
@@ -297,9 +297,3 @@ class TrainableModel(BaseModel, lightning.LightningModule):
             metric = attached.at(stage)
             metric(embeddings, **shown)
             self.log(attached.log_name(stage), metric, batch_size=size, **attached.log_options)
-
-    def _fill_caches(self, loaders: Any) -> None:
-        self._cached.open(self.device)
-        for loader in loaders if isinstance(loaders, (list, tuple)) else [loaders]:
-            if isinstance(loader, DataLoader):
-                self._cached.check_or_fill(loader)
