@@ -22,6 +22,7 @@ from simtrain.encoders import Encoder
 from simtrain.errors import CacheError
 from simtrain.heads import EmptyHead
 from simtrain.models import SimilarityModel
+from simtrain.models.joined_encoders import joint_size
 from simtrain.models.placement import device_of
 
 
@@ -95,7 +96,7 @@ class CachedModel:
 
     def without_head(self) -> CachedModel:
         """The same encoders and caches with nothing on top."""
-        return self.with_head(EmptyHead(sum(encoder.embedding_size for encoder in self._encoders().values())))
+        return self.with_head(EmptyHead(joint_size(self._encoders())))
 
     def fill(self, objects: Sequence[Any], name: str = "data") -> dict[str, FillReport]:
         """Encode the items that the caches lack.

@@ -22,6 +22,7 @@ from simtrain.data.transfer import move_to
 from simtrain.encoders import Encoder
 from simtrain.encoders.item_error import ItemError
 from simtrain.errors import DataError
+from simtrain.models.eval_mode import eval_mode
 
 Positions = Int64[np.ndarray, " n"]
 
@@ -126,20 +127,16 @@ def collated_batches(
 @contextmanager
 def encoding_mode(encoder: nn.Module, device: torch.device) -> Iterator[None]:
     """Eval mode on ``device``; afterwards every module is in the mode, and the encoder at the place, it was in."""
-    modes = [(module, module.training) for module in encoder.modules()]
     home = single_device(encoder)
     moves = home is not None and home != device
-    try:
-        encoder.eval()
-        if moves:
-            encoder.to(device)
-        with torch.autocast(device.type, enabled=False):
+    with eval_mode(encoder), torch.autocast(device.type, enabled=False):
+        try:
+            if moves:
+                encoder.to(device)
             yield
-    finally:
-        if moves:
-            encoder.to(home)
-        for module, training in modes:
-            module.training = training
+        finally:
+            if moves:
+                encoder.to(home)
 
 
 def single_device(encoder: nn.Module) -> torch.device | None:

@@ -14,6 +14,7 @@ import xxhash
 
 from simtrain.cache.segments import SegmentEntry, sync_and_close
 from simtrain.errors import CacheError
+from simtrain.models.durable_files import sync_folder
 
 logger = logging.getLogger("simtrain")
 
@@ -115,14 +116,3 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     sync_and_close(file)
     os.replace(new, folder / MANIFEST_FILE)
     sync_folder(folder)
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until a folder's entries are on the disk."""
-    if os.name == "nt":  # folders cannot be opened there
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

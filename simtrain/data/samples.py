@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,7 +63,3 @@ class SimilarityTripletSample:
     anchor: Any
     positive: Any
     negatives: Sequence[Any]
-
-
-Sample = SimilarityGroupSample | SimilarityPairSample | SimilarityTripletSample
-Label = Hashable

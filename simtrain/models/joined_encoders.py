@@ -48,6 +48,11 @@ def named_encoders(encoders: nn.Module | Mapping[str, nn.Module]) -> nn.ModuleDi
     return named
 
 
+def joint_size(encoders: Mapping[str, Any]) -> int:
+    """Number of dimensions of the joined embeddings of all encoders: what a head takes."""
+    return sum(int(encoder.embedding_size) for encoder in encoders.values())
+
+
 def is_frozen(encoder: nn.Module) -> bool:
     """Whether training must not change ``encoder``."""
     return not encoder.trainable

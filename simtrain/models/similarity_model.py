@@ -18,7 +18,7 @@ from simtrain.errors import ConfigError, DataError
 from simtrain.models.encoding import cosine_matrix, embed_items
 from simtrain.models.eval_mode import eval_mode
 from simtrain.models.item_inputs import listed_items
-from simtrain.models.joined_encoders import is_frozen, join, named_encoders
+from simtrain.models.joined_encoders import is_frozen, join, joint_size, named_encoders
 from simtrain.models.placement import device_of
 from simtrain.models.servable import load_parts, save_parts
 
@@ -48,7 +48,7 @@ class SimilarityModel(nn.Module):
     def __init__(self, encoders: nn.Module | Mapping[str, nn.Module], head: nn.Module) -> None:
         super().__init__()
         self.encoders = named_encoders(encoders)
-        self.head = _fitting_head(head, sum(encoder.embedding_size for _, encoder in self._named()))
+        self.head = _fitting_head(head, joint_size(dict(self._named())))
 
     @property
     def embedding_size(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -102,11 +102,7 @@ class Runner:
         Returns:
             The logged figures of the validation stage.
         """
-        loader = self._prepared("valid")
-        with _quiet_lightning():
-            trainer = self._trainer()
-            trainer.validate(self.model, loader, verbose=False)
-        return _figures(trainer)
+        return self._evaluated("valid", lightning.Trainer.validate)
 
     def test(self) -> dict[str, float]:
         """Test once.
@@ -114,11 +110,14 @@ class Runner:
         Returns:
             The logged figures of the test stage.
         """
-        loader = self._prepared("test")
+        return self._evaluated("test", lightning.Trainer.test)
+
+    def _evaluated(self, stage: str, run: Callable[..., Any]) -> dict[str, float]:
+        loader = self._prepared(stage)
         with _quiet_lightning():
             trainer = self._trainer()
-            trainer.test(self.model, loader, verbose=False)
-        return _figures(trainer)
+            run(trainer, self.model, loader, verbose=False)
+        return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
     def _check(self) -> None:
         if not isinstance(self.model, TrainableModel):
@@ -176,10 +175,6 @@ def _check_batches(stage: str, loader: DataLoader[Any]) -> None:
             f"the {stage} loader gives no batch: {len(cast('Any', loader.dataset))} samples, batch size "
             f"{loader.batch_size}, drop_last={loader.drop_last}; make the batch smaller or keep the last one"
         )
-
-
-def _figures(trainer: lightning.Trainer) -> dict[str, float]:
-    return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from simtrain.errors import ConfigError
 from simtrain.heads import EmptyHead, EncoderHead
 from simtrain.losses import SimilarityLoss
 from simtrain.models import SimilarityModel
+from simtrain.models.joined_encoders import DEFAULT_NAME, joint_size
 from simtrain.training.attached_metric import AttachedMetric
 from simtrain.training.base_model import BaseModel
 from simtrain.training.loss_call import call_loss
@@ -269,9 +270,8 @@ class TrainableModel(BaseModel, lightning.LightningModule):
 
     def _assemble(self) -> SimilarityModel:
         encoders = self.configure_encoders()
-        named = dict(encoders) if isinstance(encoders, Mapping) else {"default": encoders}
-        size = sum(encoder.embedding_size for encoder in named.values())
-        return SimilarityModel(named, self.configure_head(size))
+        named = dict(encoders) if isinstance(encoders, Mapping) else {DEFAULT_NAME: encoders}
+        return SimilarityModel(named, self.configure_head(joint_size(named)))
 
     def _step(self, data_batch: Any, args: tuple[Any, ...], stage: TrainStage) -> dict[str, Any]:
         if self._alone():

@@ -4,7 +4,7 @@ import torch
 from simtrain.errors import DataError
 from simtrain.losses import ContrastiveLoss, MultipleNegativesRankingLoss, SupConLoss, TripletLoss
 
-pytestmark = pytest.mark.usefixtures("untyped")
+pytestmark = pytest.mark.usefixtures("without_type_checks")
 
 GROUP_LOSSES = [TripletLoss(), SupConLoss()]
 PAIRWISE_LOSSES = [ContrastiveLoss(), MultipleNegativesRankingLoss()]

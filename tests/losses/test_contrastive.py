@@ -104,7 +104,7 @@ def test_dot_is_refused():
         ContrastiveLoss(distance="dot")
 
 
-@pytest.mark.usefixtures("untyped")
+@pytest.mark.usefixtures("without_type_checks")
 def test_a_margin_of_zero_is_refused():
     with pytest.raises(ConfigError, match="ContrastiveLoss: margin must be a finite number above zero, got 0"):
         ContrastiveLoss(margin=0)

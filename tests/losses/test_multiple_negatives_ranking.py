@@ -210,7 +210,7 @@ def test_the_config_can_be_read_again_and_again():
     assert MultipleNegativesRankingLoss(**config).get_config_dict() == config
 
 
-@pytest.mark.usefixtures("untyped")
+@pytest.mark.usefixtures("without_type_checks")
 def test_a_scale_of_zero_is_refused():
     with pytest.raises(
         ConfigError, match="MultipleNegativesRankingLoss: scale must be a finite number above zero, got 0"

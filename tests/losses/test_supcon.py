@@ -108,7 +108,7 @@ def test_small_temperatures_do_not_overflow():
     assert value.item() == pytest.approx((2000 + torch.tensor(2.0).log().item()) / 2, rel=1e-3)
 
 
-@pytest.mark.usefixtures("untyped")
+@pytest.mark.usefixtures("without_type_checks")
 @pytest.mark.parametrize("temperature", [0, -1.0, float("inf"), None, True])
 def test_wrong_temperatures_are_refused(temperature):
     with pytest.raises(

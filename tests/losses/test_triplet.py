@@ -213,7 +213,7 @@ def test_active_triplets_in_float32_agree_with_float64():
         )
 
 
-@pytest.mark.usefixtures("untyped")
+@pytest.mark.usefixtures("without_type_checks")
 @pytest.mark.parametrize(
     ("words", "message"),
     [

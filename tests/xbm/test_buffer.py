@@ -201,7 +201,7 @@ def test_queue_never_waits_for_a_gpu():
         assert contents(memory) == sorted(model)
 
 
-@pytest.mark.usefixtures("untyped")
+@pytest.mark.usefixtures("without_type_checks")
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -216,7 +216,7 @@ def test_wrong_settings_are_refused(words, message):
         XbmBuffer(**{"buffer_size": 3, "embedding_size": 2, **words})
 
 
-@pytest.mark.usefixtures("untyped")
+@pytest.mark.usefixtures("without_type_checks")
 @pytest.mark.parametrize(
     ("rows", "message"),
     [

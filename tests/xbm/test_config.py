@@ -25,7 +25,7 @@ def test_whole_numbers_are_weights():
     assert XbmConfig(weight=2, start_iteration=0, buffer_size=1).weight == 2
 
 
-@pytest.mark.usefixtures("untyped")
+@pytest.mark.usefixtures("without_type_checks")
 @pytest.mark.parametrize(
     ("words", "message"),
     [
