@@ -47,6 +47,9 @@ class TrainingConfig:
         grad_clip: Largest gradient norm; null for none.
         precision: Lightning's word for the number format: ``32-true``, ``bf16-mixed``, ``16-mixed``, ...
         device: ``auto``, ``cpu``, ``cuda``, ...
+        devices: How many of them; more than one trains one process on each.
+        strategy: Lightning's word for how processes work together: ``auto``, ``ddp``, ...
+        ema: Arguments of :class:`simtrain.training.averaging.WeightEMA`; null for no averaging of weights.
         progress_bar: Show a progress bar; null shows one on a terminal only.
     """
 
@@ -58,6 +61,9 @@ class TrainingConfig:
     grad_clip: float | None = None
     precision: str = "32-true"
     device: str = "auto"
+    devices: int = 1
+    strategy: str = "auto"
+    ema: dict[str, Any] | None = None
     progress_bar: bool | None = None
 
 
@@ -193,7 +199,7 @@ def _explain(error: OmegaConfBaseException, given: DictConfig) -> str:
 
 def _check_components(cfg: DictConfig) -> None:
     if not OmegaConf.is_missing(cfg, "encoders"):
-        for encoder in named_encoders(cfg).values():
+        for encoder in named_encoders(cfg.encoders).values():
             registry.encoders.check(encoder)
     for key, room, positional in (
         ("head", registry.heads, 1),
@@ -203,6 +209,8 @@ def _check_components(cfg: DictConfig) -> None:
     ):
         if not OmegaConf.is_missing(cfg, key) and cfg[key] is not None:
             room.check(plain(cfg[key]), positional)
+    if cfg.training.ema is not None:
+        registry.callbacks.check({"type": "EMA", **plain(cfg.training.ema)})
     for metric in plain(cfg.metrics).values():
         registry.metrics.check(metric)
     if cfg.data.kind not in ("pairs", "groups"):
@@ -212,7 +220,7 @@ def _check_components(cfg: DictConfig) -> None:
 
 def _check_numbers(cfg: DictConfig) -> None:
     training = cfg.training
-    for key in ("epochs", "batch_size", "gradient_accumulation"):
+    for key in ("epochs", "batch_size", "gradient_accumulation", "devices"):
         if training[key] < 1:
             raise ConfigError(f"training.{key} should be at least 1, got {training[key]}")
     if training.num_workers < 0:
@@ -229,7 +237,7 @@ def _check_numbers(cfg: DictConfig) -> None:
         raise ConfigError(f"unknown training.device {training.device!r}; {nearest(training.device, DEVICES)}")
 
 
-def named_encoders(cfg: DictConfig) -> dict[str, dict[str, Any]]:
-    """The encoders' configs by name; one that is given without a name is called ``default``."""
-    encoders = plain(cfg.encoders)
-    return {"default": encoders} if isinstance(encoders.get("type"), str) else encoders
+def named_encoders(encoders: Mapping[str, Any]) -> dict[str, Any]:
+    """The encoders of a config's section by name; one that is given without a name is called ``default``."""
+    section = plain(encoders)
+    return {"default": section} if isinstance(section.get("type"), str) else dict(section)

@@ -2,6 +2,8 @@
 
 SimtrainError
 ├── ConfigError (ValueError)          a setting, a config file or a combination of parts is wrong
+│   └── UnknownNameError (KeyError)   a name that nothing is known under, or that is taken
+├── ContractError (TypeError)         a model, step or batch is not of the kind that the contract asks for
 ├── DataError (ValueError)            samples, files of samples or embeddings are wrong
 ├── CacheError (RuntimeError)         an embedding cache cannot be written or trusted
 ├── CheckpointError (RuntimeError)    a checkpoint is missing, damaged or does not fit
@@ -23,6 +25,17 @@ class SimtrainError(Exception):
 
 class ConfigError(SimtrainError, ValueError):
     """A setting, a config file or a combination of parts is wrong."""
+
+
+class UnknownNameError(ConfigError, KeyError):
+    """A name that nothing is known under, or that is taken already."""
+
+    # KeyError shows the repr of its message, quotes and all.
+    __str__ = Exception.__str__
+
+
+class ContractError(SimtrainError, TypeError):
+    """A model, a step's result or a batch is not of the kind that the contract asks for."""
 
 
 class DataError(SimtrainError, ValueError):

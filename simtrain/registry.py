@@ -18,10 +18,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from simtrain.errors import ConfigError, SimtrainError, nearest
+from simtrain.errors import ConfigError, ContractError, SimtrainError, UnknownNameError, nearest
 
 T = TypeVar("T")
 
@@ -32,26 +33,30 @@ class Registry:
     Args:
         kind: What the names stand for, used in error messages, for example ``"loss"``.
         locations: Modules that register the built-in classes when they are imported.
+        base: Full name of a class that everything registered has to derive from; by name, so that a registry
+            imports nothing. Default: anything that can be called.
     """
 
-    def __init__(self, kind: str, locations: tuple[str, ...] = ()) -> None:
+    def __init__(self, kind: str, locations: tuple[str, ...] = (), base: str | None = None) -> None:
         self.kind = kind
         self._locations = locations
+        self._base = base
         self._classes: dict[str, Callable[..., Any]] = {}
 
     def register_module(self, name: str | None = None) -> Callable[[T], T]:
         """Decorator that registers a class (or a factory function) under ``name`` or its own name.
 
         Raises:
-            ConfigError: Another class has that name already.
+            UnknownNameError: Another class has that name already.
+            ContractError: The class is not of the registry's kind, or the parentheses were left out.
         """
+        if name is not None and not isinstance(name, str):
+            raise ContractError(
+                f"register_module takes a name, got {name!r}; write @register_module() above a class, with parentheses"
+            )
 
         def register(cls: T) -> T:
-            key = name or getattr(cls, "__name__")  # noqa: B009 - T may be a class or a function
-            known = self._classes.get(key)
-            if known is not None and known is not cls:
-                raise ConfigError(f"the {self.kind} name {key!r} is taken by {known!r}; register under another name")
-            self._classes[key] = cls  # type: ignore[assignment]
+            self._add(name or getattr(cls, "__name__"), cls)  # noqa: B009 - T may be a class or a function
             return cls
 
         return register
@@ -65,15 +70,19 @@ class Registry:
         """Class registered under ``name``.
 
         Raises:
-            ConfigError: No class has that name; the message gives the nearest one.
+            UnknownNameError: No class has that name; the message gives the nearest one, and where a class of that
+                name could be imported from.
         """
         self._load()
         if name not in self._classes:
-            raise ConfigError(
-                f"unknown {self.kind} type {name!r}; {nearest(name, self._classes)}. "
-                f"Import the module that registers your own before it is looked up"
+            raise UnknownNameError(
+                f"unknown {self.kind} type {name!r}; {nearest(name, self._classes)}. {self._whereabouts(name)}"
             )
         return self._classes[name]
+
+    def __contains__(self, name: object) -> bool:
+        self._load()
+        return name in self._classes
 
     def build(self, config: Any, /, *args: Any, **defaults: Any) -> Any:
         """Build the object that ``config`` describes.
@@ -128,14 +137,58 @@ class Registry:
         except TypeError as error:
             raise ConfigError(f"{self.kind} {name!r}: {error}") from error
 
+    def _add(self, name: str, cls: Any) -> None:
+        known = self._classes.get(name)
+        if known is not None and known is not cls:
+            raise UnknownNameError(f"the {self.kind} name {name!r} is taken by {known!r}; register under another name")
+        if self._base is not None and self._base not in _ancestors(cls):
+            raise ContractError(f"a {self.kind} has to be a subclass of {self._base}, got {cls!r}")
+        self._classes[name] = cls
+
     def _load(self) -> None:
         for location in self._locations:
             importlib.import_module(location)
 
+    def _whereabouts(self, name: str) -> str:
+        module, _, bare = name.rpartition(".")
+        if module:
+            return f"Names are not paths: import {module} before, where {bare!r} is registered, and give its bare name"
+        others = [other.kind for other in ALL if other is not self and name in other]
+        if others:
+            return f"There is a {' and a '.join(others)} of that name"
+        homes = sorted(_homes(name))
+        if homes:
+            return f"A class of that name is in {', '.join(homes)}: put @register_module() above it"
+        return "Import the module that registers your own before it is looked up"
 
+
+def _ancestors(cls: Any) -> set[str]:
+    return {f"{base.__module__}.{base.__qualname__}" for base in getattr(cls, "__mro__", ())}
+
+
+def _homes(name: str) -> Iterator[str]:
+    for module, content in list(sys.modules.items()):
+        found = vars(content).get(name) if content is not None else None
+        if inspect.isclass(found) and found.__module__ == module:
+            yield module
+
+
+models = Registry("model", ("simtrain.training",), base="torch.nn.modules.module.Module")
 encoders = Registry("encoder", ("simtrain.encoders",))
 heads = Registry("head", ("simtrain.heads",))
 losses = Registry("loss", ("simtrain.losses",))
 metrics = Registry("metric", ("simtrain.metrics.retrieval",))
+samplers = Registry("sampler", ("simtrain.data",))
+preprocessors = Registry(
+    "data preprocessor",
+    (
+        "simtrain.training.data_preprocessor",
+        "simtrain.training.image_preprocessor",
+        "simtrain.training.mixup_preprocessor",
+    ),
+)
 optimizers = Registry("optimizer", ("simtrain.training.schedules",))
 schedulers = Registry("scheduler", ("simtrain.training.schedules",))
+callbacks = Registry("callback", ("simtrain.training.averaging",))
+
+ALL = (models, encoders, heads, losses, metrics, samplers, preprocessors, optimizers, schedulers, callbacks)

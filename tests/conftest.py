@@ -9,6 +9,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from tests.contract.table import pytest_runtest_makereport, pytest_terminal_summary  # noqa: F401 - hooks
+
 # Set before any test imports a tokenizer or asks for a model.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -35,9 +35,9 @@ def test_a_loaded_config_can_be_loaded_again(tmp_path):
 
 def test_encoders_may_be_named_or_single():
     single = load_cfg({"encoders": {"type": "PrecomputedEncoder", "embedding_size": 4}})
-    assert list(named_encoders(single)) == ["default"]
+    assert list(named_encoders(single.encoders)) == ["default"]
     named = load_cfg({"encoders": {"text": {"type": "PrecomputedEncoder", "embedding_size": 4}}})
-    assert list(named_encoders(named)) == ["text"]
+    assert list(named_encoders(named.encoders)) == ["text"]
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_encoders_may_be_named_or_single():
         (["loss.type=MultipleNegativesRankingLos"], "did you mean 'MultipleNegativesRankingLoss'"),
         (["loss.scal=3"], "'MultipleNegativesRankingLoss' has no setting 'scal'; did you mean 'scale'"),
         (["encoders.embeding_size=3"], "has no setting 'embeding_size'"),
-        (["head.type=SkipHead"], "unknown head type 'SkipHead'; did you mean 'SkipConnectionHead'"),
+        (["head.type=SkipConnectHead"], "unknown head type 'SkipConnectHead'; did you mean 'SkipConnectionHead'"),
         (["optimizer.type=Adm"], "unknown optimizer type 'Adm'"),
         (["scheduler.type=cosin"], "unknown scheduler type 'cosin'; did you mean 'cosine'"),
         (["metrics.p.type=RetrievalPrecison"], "unknown metric type 'RetrievalPrecison'"),

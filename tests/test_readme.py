@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from simtrain import load_cfg
@@ -25,7 +26,7 @@ def write_pairs(path: Path, query: str, document: str, n: int) -> None:
 
 def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     found = blocks("python")
-    assert len(found) == 1
+    assert len(found) == 2
     monkeypatch.chdir(tmp_path)
     write_pairs(tmp_path / "train.jsonl", "query", "document", 24)
     write_pairs(tmp_path / "test.jsonl", "query", "document", 8)
@@ -33,6 +34,9 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     exec(found[0], names)
     assert names["vector"].shape == (384,)
     assert (tmp_path / "model" / "config.json").is_file()
+    exec(found[1], names)
+    assert torch.isfinite(names["loss"])
+    assert names["model"].num_trainable_parameters == 16 + 1
 
 
 def test_the_config_of_the_readme_is_accepted():

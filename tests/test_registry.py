@@ -1,7 +1,7 @@
 import pytest
 
 from simtrain import registry
-from simtrain.errors import ConfigError
+from simtrain.errors import ConfigError, ContractError, UnknownNameError
 from simtrain.registry import Registry
 
 
@@ -54,3 +54,50 @@ def test_the_built_in_names_are_found_without_importing_their_rooms_first():
     assert {"Adam", "AdamW", "SGD"} <= set(registry.optimizers.names())
     assert {"cosine", "linear", "constant"} <= set(registry.schedulers.names())
     assert {"RetrievalPrecision", "RetrievalReciprocalRank"} <= set(registry.metrics.names())
+
+
+def test_a_name_of_another_kind_or_of_an_imported_class_is_pointed_to(widgets):
+    with pytest.raises(UnknownNameError, match="There is a loss of that name"):
+        registry.heads.get("TripletLoss")
+    with pytest.raises(
+        UnknownNameError, match=rf"A class of that name is in .*{__name__}"
+    ):
+        registry.models.get("Widget")
+    with pytest.raises(
+        UnknownNameError, match=r"Names are not paths: import my\.models before, where"
+    ):
+        registry.models.get("my.models.Mine")
+    with pytest.raises(KeyError, match="Import the module that registers your own before it is looked up"):
+        widgets.get("Nowhere")
+
+
+@pytest.mark.usefixtures("without_type_checks")
+def test_forgotten_parentheses_are_noticed(widgets):
+    with pytest.raises(ContractError, match="with parentheses"):
+        widgets.register_module(Widget)
+
+
+def test_a_registry_may_ask_for_a_base_class():
+    room = Registry("count", base="builtins.int")
+    room.register_module()(bool)
+    with pytest.raises(ContractError, match=r"a count has to be a subclass of builtins\.int, got <class .*Widget"):
+        room.register_module()(Widget)
+
+
+def test_every_kind_has_a_registry_that_loads_its_own_names():
+    kinds = {part.kind for part in registry.ALL}
+    assert {"model", "loss", "head", "encoder", "metric", "callback", "sampler", "optimizer", "scheduler"} <= kinds
+    assert "TrainableModel" in registry.models
+    assert "EMA" in registry.callbacks
+    assert {"BaseDataPreprocessor", "ImageDataPreprocessor", "MixUpDataPreprocessor"} <= set(
+        registry.preprocessors.names()
+    )
+    for part in registry.ALL:
+        assert part.names() == sorted(part.names())
+
+
+def test_a_registry_holds_classes_and_nothing_of_a_run(widgets):
+    before = dict(vars(widgets))
+    widgets.build({"type": "Widget", "size": 1})
+    assert vars(widgets) == before
+    assert all(callable(value) for value in widgets._classes.values())

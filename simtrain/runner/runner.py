@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, cast
 
 import lightning
@@ -16,16 +17,20 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 from torch.utils.data import DataLoader
 
-from simtrain.config import load_cfg
-from simtrain.errors import ConfigError, DataError
-from simtrain.training import TrainableModel
+from simtrain import registry
+from simtrain.config import load_cfg, plain
+from simtrain.errors import ConfigError, ContractError, DataError
+from simtrain.training import BaseModel
 
 
 class Runner:
-    """Trains, validates and tests a :class:`simtrain.TrainableModel` on ``lightning.Trainer``.
+    """Trains, validates and tests a :class:`simtrain.BaseModel` on ``lightning.Trainer``.
 
-    The given loaders are prepared by the model (:meth:`simtrain.TrainableModel.setup_dataloader`), so that caches
-    are filled first and the encoders' collating runs in the loaders' workers. Nothing that is passed in is changed.
+    The given loaders are prepared by the model: for a :class:`simtrain.TrainableModel` caches are filled first, and
+    the encoders' collating runs in the loaders' workers. No loader, data set or callback is changed.
+
+    A model that does not say which optimizer it wants gets the config's (by default AdamW). Where its ``train_step``
+    updates the parameters itself, the config's gradient accumulation and clipping go to its ``optim_wrapper``.
 
     Args:
         model: The model.
@@ -33,8 +38,9 @@ class Runner:
         train_data_loader: Loader for :meth:`train`; without it, training is not available.
         valid_data_loader: Loader for :meth:`valid`, also run after each training epoch.
         test_data_loader: Loader for :meth:`test`.
-        cfg: A config whose section ``training`` says how to run (device, precision, gradient accumulation and
-            clipping, progress bar); default: the schema's defaults.
+        cfg: A config whose section ``training`` says how to run (devices, precision, gradient accumulation and
+            clipping, averaging of weights, progress bar), beside ``optimizer`` and ``scheduler``; default: the
+            schema's defaults.
         callbacks: Lightning callbacks, used beside the runner's own.
         logger: Lightning loggers; None logs nowhere.
 
@@ -48,6 +54,7 @@ class Runner:
         >>> from simtrain.encoders import PrecomputedEncoder
         >>> from simtrain.heads import SkipConnectionHead
         >>> from simtrain.losses import MultipleNegativesRankingLoss
+        >>> from simtrain import TrainableModel
         >>> model = TrainableModel(
         ...     encoders=PrecomputedEncoder(2), head=SkipConnectionHead, loss=MultipleNegativesRankingLoss()
         ... )
@@ -62,7 +69,7 @@ class Runner:
 
     def __init__(
         self,
-        model: TrainableModel,
+        model: BaseModel,
         epochs: int | None = None,
         train_data_loader: DataLoader[Any] | None = None,
         valid_data_loader: DataLoader[Any] | None = None,
@@ -79,8 +86,9 @@ class Runner:
         self.callbacks = list(callbacks)
         self.logger = logger
         self._check()
+        self._hand_over()
 
-    def fit(self) -> TrainableModel:
+    def fit(self) -> BaseModel:
         """Train for all epochs, with validation after each where there is a validation loader.
 
         Returns:
@@ -88,7 +96,7 @@ class Runner:
         """
         return self.train()
 
-    def train(self) -> TrainableModel:
+    def train(self) -> BaseModel:
         """Train for all epochs; the same as :meth:`fit`."""
         train_loader = self._prepared("train")
         valid_loader = self._prepared("valid") if self.loaders["valid"] is not None else None
@@ -120,8 +128,10 @@ class Runner:
         return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
     def _check(self) -> None:
-        if not isinstance(self.model, TrainableModel):
-            raise ConfigError(f"a Runner takes a TrainableModel, got {type(self.model).__name__}")
+        if not isinstance(self.model, BaseModel):
+            raise ContractError(
+                f"a Runner takes a BaseModel, or a TrainableModel, which is one; got {type(self.model).__name__}"
+            )
         if not isinstance(self.epochs, int) or self.epochs < 1:
             raise ConfigError(f"epochs should be a positive integer, got {self.epochs!r}")
         for stage, loader in self.loaders.items():
@@ -131,6 +141,20 @@ class Runner:
                 _check_batches(stage, loader)
         with _quiet_lightning():
             self._trainer()
+
+    def _hand_over(self) -> None:
+        cfg, model = self.cfg, self.model
+        if model.make_optimizer is None:
+            model.make_optimizer = partial(registry.optimizers.build, plain(cfg.optimizer))
+        if model.make_scheduler is None and cfg.scheduler is not None:
+            model.make_scheduler = partial(registry.schedulers.build, plain(cfg.scheduler))
+        if not model.automatic_optimization and not model.optim_wrapper_cfg:
+            clip = None if cfg.training.grad_clip is None else {"max_norm": cfg.training.grad_clip}
+            model.optim_wrapper_cfg = {"accumulative_counts": cfg.training.gradient_accumulation, "clip_grad": clip}
+
+    def _own_callbacks(self) -> list[Callback]:
+        ema = self.cfg.training.ema
+        return [] if ema is None else [registry.callbacks.build({"type": "EMA", **plain(ema)})]
 
     def _prepared(self, stage: str) -> DataLoader[Any]:
         loader = self.loaders[stage]
@@ -147,15 +171,16 @@ class Runner:
             raise ConfigError(f"lightning cannot run with this config's section 'training': {error}") from error
 
     def _lightning_trainer(self, bar: bool) -> lightning.Trainer:
-        training = self.cfg.training
+        training, by_trainer = self.cfg.training, self.model.automatic_optimization
         return lightning.Trainer(
             max_epochs=self.epochs,
             accelerator=training.device,
-            devices=1,
+            devices=training.devices,
+            strategy=training.strategy,
             precision=training.precision,
-            accumulate_grad_batches=training.gradient_accumulation,
-            gradient_clip_val=training.grad_clip,
-            callbacks=self.callbacks,
+            accumulate_grad_batches=training.gradient_accumulation if by_trainer else 1,
+            gradient_clip_val=training.grad_clip if by_trainer else None,
+            callbacks=[*self.callbacks, *self._own_callbacks()],
             logger=self.logger or False,
             enable_checkpointing=False,
             enable_progress_bar=bar,

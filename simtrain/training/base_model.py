@@ -1,57 +1,406 @@
-"""The smallest contract of a model that a loop can train."""
+"""The contract of a model that a loop can train: the steps, and what every model can do besides."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import Any
+import inspect
+from abc import ABCMeta, abstractmethod
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from torch import nn
+import lightning
+import torch
+from torch import Tensor, nn
+
+from simtrain import registry
+from simtrain.errors import CheckpointError, ContractError
+from simtrain.training.architecture import draw_architecture
+from simtrain.training.checkpoint_weights import load_weights
+from simtrain.training.data_preprocessor import BaseDataPreprocessor
+from simtrain.training.initialization import initialize
+from simtrain.training.loss_parts import parse_losses
+from simtrain.training.model_settings import built, constructor_words, model_class, settings_of, usable_device
+from simtrain.training.parameter_statistics import parameter_histogram, parameter_outliers
+from simtrain.training.parameters import (
+    count_parameters,
+    freeze_parameters,
+    frozen_norm_layers,
+    module_device,
+    module_dtype,
+)
+from simtrain.training.step_contract import given_wrapper, takes_mode
+from simtrain.training.trainer_steps import TrainerSteps, for_trainer
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+M = TypeVar("M", bound=nn.Module)
+
+_STEPS = ("train_step", "valid_step", "test_step", "compute_loss")
 
 
-class BaseModel(nn.Module, ABC):
-    """A model with one step for each stage of training.
+class _ContractMeta(ABCMeta):
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        # That of the constructor, which __call__ below would hide from help() and from configs.
+        signature = inspect.signature(cls.__init__)  # type: ignore[misc]
+        return signature.replace(parameters=list(signature.parameters.values())[1:])
 
-    A subclass implements :meth:`train_step`, :meth:`valid_step`, :meth:`test_step` and :meth:`compute_loss`.
-    ``val_step`` and ``valid_step`` are two names of one method: a subclass may override either.
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        missing = sorted(getattr(cls, "__abstractmethods__", ()))
+        if missing:
+            raise ContractError(
+                f"{cls.__name__} cannot be built yet: give it a forward with a parameter 'mode', or all of "
+                f"{', '.join(_STEPS)}; missing: {', '.join(missing)}"
+            )
+        model = super().__call__(*args, **kwargs)
+        # Once the constructor has made all layers; weights that are loaded later win.
+        if model.init_cfg is not None:
+            model.init_weights()
+        return model
+
+
+class BaseModel(TrainerSteps, lightning.LightningModule, metaclass=_ContractMeta):
+    """A model that is trained, validated and tested step by step.
+
+    There are two ways to write one. Either implement :meth:`train_step`, :meth:`valid_step`, :meth:`test_step` and
+    :meth:`compute_loss`; or implement ``forward(..., mode)`` alone, which returns a dict of losses for
+    ``mode="loss"``, a list of predictions for ``mode="predict"`` and raw tensors for ``mode="tensor"``: the steps then
+    come by themselves. ``val_step`` and ``valid_step`` are two names of one method: override either.
+
+    One class runs in three ways. Alone: ``train_step(batch)`` returns a dict whose ``loss`` can be backpropagated.
+    Under a stock ``lightning.Trainer``. And under :class:`simtrain.Runner`. A step may name ``batch_idx`` and
+    ``dataloader_idx`` to be given them. A ``train_step(data, optim_wrapper)`` that cannot do without an
+    ``optim_wrapper`` updates the parameters itself, also under a trainer; any other leaves that to the loop.
+
+    Args:
+        data_preprocessor: Moves and prepares batches for :meth:`forward`: a module that is called with ``(data,
+            training)``, or the config of a registered one. Default: :class:`BaseDataPreprocessor`, which moves every
+            tensor to the model's device.
+        init_cfg: How weights are initialised once the model is built; see :func:`~simtrain.training.initialize`.
+
+    Raises:
+        ContractError: The class is abstract, or ``data_preprocessor`` is neither a module nor a config.
 
     Example:
-        >>> import torch
         >>> class Line(BaseModel):
         ...     def __init__(self):
         ...         super().__init__()
         ...         self.linear = nn.Linear(2, 1)
-        ...     def compute_loss(self, x, y):
-        ...         return {"loss": nn.functional.mse_loss(self.linear(x), y)}
-        ...     def train_step(self, batch):
-        ...         return self.compute_loss(**batch)
-        ...     valid_step = test_step = train_step
-        >>> "loss" in Line().train_step({"x": torch.ones(3, 2), "y": torch.ones(3, 1)})
+        ...     def forward(self, x, y, mode):
+        ...         error = self.linear(x).squeeze(1) - y
+        ...         return {"loss": error.square()} if mode == "loss" else [error]
+        >>> model = Line()
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> for _ in range(100):
+        ...     loss = model.train_step({"x": torch.eye(2), "y": torch.ones(2)})["loss"]
+        ...     optimizer.zero_grad()
+        ...     loss.backward()
+        ...     optimizer.step()
+        >>> bool(loss < 0.01)
         True
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "val_step" in cls.__dict__ and "valid_step" not in cls.__dict__:
-            cls.valid_step = cls.__dict__["val_step"]  # type: ignore[method-assign]
-        elif "valid_step" in cls.__dict__ and "val_step" not in cls.__dict__:
-            cls.val_step = cls.__dict__["valid_step"]  # type: ignore[method-assign]
+        _name_twice(cls, "valid_step", "val_step")
+        if takes_mode(cls.forward):
+            for name in _STEPS:
+                if getattr(getattr(cls, name), "__isabstractmethod__", False):
+                    setattr(cls, name, _concrete(getattr(cls, name)))
+            _name_twice(cls, "valid_step", "val_step")
+        if "test_step" in vars(cls):
+            cls.test_step = for_trainer(vars(cls)["test_step"])  # type: ignore[method-assign]
+
+    def __init__(
+        self,
+        data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
+        init_cfg: Mapping[str, Any] | list[Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.data_preprocessor = _preprocessor(data_preprocessor)
+        self.init_cfg = init_cfg
+        self._norms_in_eval: list[nn.Module] = []
+        self._prepare_for_trainer()
+
+    # ------------------------------------------------------------------------------------------------- the steps
 
     @abstractmethod
-    def train_step(self, data_batch: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Process a training batch; the returned dict holds a scalar ``loss`` with its graph."""
+    def train_step(self, data_batch: Any, *args: Any, optim_wrapper: Any = None, **kwargs: Any) -> dict[str, Any]:
+        """Process a training batch.
+
+        The default, for a model whose ``forward`` has a ``mode``: preprocess, ``forward(mode="loss")``,
+        :meth:`parse_losses`, and, if there is an ``optim_wrapper``, ``optim_wrapper.update_params(loss)``.
+
+        Args:
+            data_batch: What the loader gives.
+            *args: The number of the batch, where a loop gives it; an ``optim_wrapper`` may stand here, too.
+            optim_wrapper: Updates the parameters if given; else the caller does.
+            **kwargs: Room for overriding methods.
+
+        Returns:
+            A dict with ``loss``, a scalar with its graph (without graph where an ``optim_wrapper`` has used it), and
+            whatever else is to be logged.
+        """
+        optim_wrapper = given_wrapper(args, optim_wrapper)
+        if optim_wrapper is None:
+            return self._losses(data_batch, training=True)
+        with optim_wrapper.optim_context(self):
+            losses = self._losses(data_batch, training=True)
+        optim_wrapper.update_params(losses["loss"])
+        logged = {name: value.detach() for name, value in losses.items()}
+        norm = getattr(optim_wrapper, "grad_norm", None)
+        return logged if norm is None else {**logged, "grad_norm": norm}
 
     @abstractmethod
-    def valid_step(self, data_batch: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Process a validation batch; the returned dict holds whatever evaluation needs."""
+    def valid_step(self, data_batch: Any, *args: Any, **kwargs: Any) -> Any:
+        """Process a validation batch: a dict, or a list of predictions, with whatever evaluation needs."""
+        return self._run_forward(self.data_preprocessor(data_batch, False), mode="predict")
 
-    def val_step(self, data_batch: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def val_step(self, data_batch: Any, *args: Any, **kwargs: Any) -> Any:
         """The other name of :meth:`valid_step`."""
         return self.valid_step(data_batch, *args, **kwargs)
 
     @abstractmethod
-    def test_step(self, data_batch: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Process a test batch; the returned dict holds whatever evaluation needs."""
+    def test_step(self, data_batch: Any, *args: Any, **kwargs: Any) -> Any:
+        """Process a test batch: a dict, or a list of predictions, with whatever evaluation needs."""
+        return self._run_forward(self.data_preprocessor(data_batch, False), mode="predict")
 
     @abstractmethod
     def compute_loss(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Compute a dict that holds a scalar ``loss``; shared by the steps."""
+        """Compute a dict with a scalar ``loss``, for use by the steps; by default from ``forward(mode="loss")``."""
+        total, logged = self.parse_losses(self(*args, **kwargs, mode="loss"))
+        return {**logged, "loss": total}
+
+    def parse_losses(self, losses: Mapping[str, Any]) -> tuple[Tensor, OrderedDict[str, Tensor]]:
+        """Total of a dict of losses, and the figures for the log; see :func:`~simtrain.training.parse_losses`."""
+        return parse_losses(losses)
+
+    def _losses(self, data_batch: Any, training: bool) -> dict[str, Any]:
+        losses = self._run_forward(self.data_preprocessor(data_batch, training), mode="loss")
+        total, logged = self.parse_losses(losses)
+        return {**logged, "loss": total}
+
+    def _run_forward(self, data: Any, mode: str) -> Any:
+        if isinstance(data, Mapping):
+            return self(**data, mode=mode)
+        if isinstance(data, (list, tuple)):
+            return self(*data, mode=mode)
+        raise ContractError(
+            f"forward takes the batch as its arguments, so a batch is a dict, a list or a tuple, got "
+            f"{type(data).__name__}; let the data set or the data_preprocessor give one"
+        )
+
+    # -------------------------------------------------------------------------------------- building and loading
+
+    @classmethod
+    def from_cfg(cls: type[M], cfg: Any) -> M:
+        """Build a model from a config.
+
+        Args:
+            cfg: A dict, an OmegaConf config, a ``Namespace`` or a dataclass. ``type`` names a class of
+                ``registry.models``; without it the class itself is built. ``pretrained`` is a file for
+                :meth:`load_checkpoint`, in which names may be missing if ``allow_missing_keys`` is true. ``device``
+                is where the model goes; without it, it stays where it was built. All other keys are arguments of the
+                constructor; those that are configs with a ``type`` themselves are built first.
+
+        Returns:
+            The model.
+
+        Raises:
+            ConfigError: A name, a key or the device is wrong.
+            CheckpointError: The weights are damaged, do not fit, or do not cover the model.
+
+        Example:
+            >>> from simtrain import registry
+            >>> @registry.models.register_module("DoctestLine")
+            ... class Line(BaseModel):
+            ...     def __init__(self, size):
+            ...         super().__init__()
+            ...         self.linear = nn.Linear(size, 1)
+            ...     def forward(self, x, mode):
+            ...         return {"loss": self.linear(x)} if mode == "loss" else self.linear(x)
+            >>> BaseModel.from_cfg({"type": "DoctestLine", "size": 3}).num_parameters
+            4
+        """
+        settings = settings_of(cfg)
+        kind = model_class(cls, BaseModel, settings)
+        device = usable_device(settings["device"]) if settings.get("device") is not None else None
+        words = constructor_words(kind, settings)
+        model: M = kind(**kind._built(words))
+        if settings.get("pretrained") is not None and "pretrained" not in words:
+            _load_all(cast("Any", model), settings["pretrained"], bool(settings.get("allow_missing_keys", False)))
+        return model if device is None else model.to(device)
+
+    @classmethod
+    def _built(cls, words: Mapping[str, Any]) -> dict[str, Any]:
+        return built(cls, words)
+
+    def load_checkpoint(self, cached_path: str) -> list[str]:
+        """Load weights from a file; see :func:`~simtrain.training.load_weights`.
+
+        Args:
+            cached_path: A safetensors file, or a torch file: a state dict, one under ``"model"`` or ``"state_dict"``,
+                or a checkpoint of Lightning's. Only tensors and plain containers are read, never code.
+
+        Returns:
+            Names of the model that the file lacks; empty for a full match. Names that the model lacks are reported
+            in the log.
+
+        Raises:
+            CheckpointError: The file is missing or damaged, holds more than weights, fits in no name, or has a tensor
+                of another shape. The model is left as it was.
+        """
+        return load_weights(self, cached_path)
+
+    def init_weights(self) -> None:
+        """Initialise the weights as ``init_cfg`` says; called once when the model is built."""
+        if self.init_cfg is not None:
+            initialize(self, self.init_cfg)
+
+    # ------------------------------------------------------------------------------------------------- parameters
+
+    def freeze_parameters(self, freeze: bool = True, regex: str | None = None, norm_eval: bool = False) -> BaseModel:
+        """Freeze parameters, or let them be trained again.
+
+        Args:
+            freeze: Whether the parameters are frozen or unfrozen.
+            regex: Which ones: a regular expression that is searched in their names; None for all.
+            norm_eval: Keep normalisation layers whose parameters are all frozen in eval mode, so that training does
+                not move their statistics either. Unfreezing ends that.
+
+        Returns:
+            The model itself.
+
+        Raises:
+            ConfigError: The expression is wrong or fits no name.
+
+        Example:
+            >>> class Pair(BaseModel):
+            ...     def __init__(self):
+            ...         super().__init__()
+            ...         self.linear, self.norm = nn.Linear(2, 2), nn.BatchNorm1d(2)
+            ...     def forward(self, x, mode):
+            ...         return {"loss": self.norm(self.linear(x))}
+            >>> Pair().freeze_parameters(regex="^linear").num_trainable_parameters
+            4
+        """
+        freeze_parameters(self, freeze, regex)
+        frozen = frozen_norm_layers(self)
+        kept = frozen if norm_eval and freeze else [norm for norm in frozen if _among(norm, self._norms_in_eval)]
+        released = [norm for norm in self._norms_in_eval if not _among(norm, kept)]
+        self._norms_in_eval = kept
+        for norm in released:
+            norm.train(self.training)
+        return self.train(self.training) if kept else self
+
+    def train(self, mode: bool = True) -> BaseModel:
+        """Switch to training or eval mode; normalisation layers that are frozen for good stay in eval mode."""
+        super().train(mode)
+        for norm in self._norms_in_eval:
+            norm.eval()
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the first parameter; without parameters, the one that the model was moved to."""
+        return module_device(self, default=super().device)
+
+    @property  # type: ignore[misc]
+    def dtype(self) -> torch.dtype:
+        """Number format of the first parameter."""
+        return module_dtype(self)
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of parameters; shared ones count once."""
+        return count_parameters(self)
+
+    @property
+    def num_trainable_parameters(self) -> int:
+        """Number of parameters that are not frozen."""
+        return count_parameters(self, trainable_only=True)
+
+    # ------------------------------------------------------------------------------------------------- inspection
+
+    def visualize_architecture(self, input: Mapping[str, Any], save_path: str = "model_graph.png") -> str:
+        """Draw the graph of ``model(**input)``; see :func:`~simtrain.training.architecture.draw_architecture`.
+
+        Args:
+            input: Arguments of ``forward`` by name.
+            save_path: Where to; a name without suffix is a PNG.
+
+        Returns:
+            Path of the picture.
+
+        Raises:
+            MissingExtraError: The packages of ``simtrain[viz]`` are not installed.
+        """
+        return draw_architecture(self, input, save_path)
+
+    def plot_parameter_histogram(self, param_name: str, bins: int = 50) -> Figure:
+        """Histogram of a parameter's values.
+
+        Args:
+            param_name: Its name, such as ``"encoder.layers.0.self_attn.q_proj.weight"``.
+            bins: Number of bins.
+
+        Returns:
+            A matplotlib figure.
+
+        Raises:
+            UnknownNameError: There is no such parameter.
+            MissingExtraError: The packages of ``simtrain[report]`` are not installed.
+        """
+        return parameter_histogram(self, param_name, bins)
+
+    def detect_parameter_outliers(self, sigma: float | int = 3) -> list[dict[str, Any]]:
+        """Count, for every parameter, the values further than ``sigma`` standard deviations from its mean.
+
+        Returns:
+            For each parameter a dict of ``parameter``, ``total``, ``outliers``, ``ratio``, ``max_val``, ``min_val``.
+        """
+        return parameter_outliers(self, sigma)
+
+
+def _name_twice(cls: type, name: str, alias: str) -> None:
+    if alias in vars(cls) and name not in vars(cls):
+        setattr(cls, name, vars(cls)[alias])
+    elif name in vars(cls) and alias not in vars(cls):
+        setattr(cls, alias, vars(cls)[name])
+
+
+def _concrete(method: Callable[..., Any]) -> Callable[..., Any]:
+    # A copy that is not marked abstract: without `updated` the mark stays behind.
+    @wraps(method, updated=())
+    def step(self: BaseModel, *args: Any, **kwargs: Any) -> Any:
+        return method(self, *args, **kwargs)
+
+    return step
+
+
+def _preprocessor(given: Mapping[str, Any] | nn.Module | None) -> nn.Module:
+    if given is None:
+        return BaseDataPreprocessor()
+    if isinstance(given, nn.Module):
+        return given
+    if isinstance(given, Mapping):
+        module: nn.Module = registry.preprocessors.build(given)
+        return module
+    raise ContractError(
+        f"data_preprocessor should be a module or the config of one, {{'type': NAME, ...}}, got {type(given).__name__}"
+    )
+
+
+def _load_all(model: BaseModel, path: str, allow_missing: bool) -> None:
+    missing = model.load_checkpoint(path)
+    if missing and not allow_missing:
+        raise CheckpointError(
+            f"{path} lacks {len(missing)} tensors of {type(model).__name__}: {', '.join(missing[:5])}"
+            f"{', …' if len(missing) > 5 else ''}; set allow_missing_keys to keep their initial values"
+        )
+
+
+def _among(module: nn.Module, modules: list[nn.Module]) -> bool:
+    return any(module is other for other in modules)

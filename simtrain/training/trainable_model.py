@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import lightning
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
+from simtrain import registry
 from simtrain.cache import CacheConfig, CachedModel
 from simtrain.data.batches import Targets
 from simtrain.data.collate import Features
@@ -28,12 +27,13 @@ from simtrain.training.attached_metric import AttachedMetric
 from simtrain.training.base_model import BaseModel
 from simtrain.training.loss_call import call_loss
 from simtrain.training.memory import BatchMemory
+from simtrain.training.parts import model_parts
 from simtrain.training.stages import TrainStage
+from simtrain.training.step_contract import given_wrapper
+from simtrain.training.trainer_steps import MakeOptimizer, MakeScheduler
 from simtrain.xbm import XbmConfig
 
 MakeHead = Callable[[int], EncoderHead]
-MakeOptimizer = Callable[[list[nn.Parameter]], Optimizer]
-MakeScheduler = Callable[[Optimizer, int], Any]
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,13 @@ class _Parts:
     encoders: Encoder | Mapping[str, Encoder] | None
     head: EncoderHead | MakeHead | None
     loss: SimilarityLoss | None
-    optimizer: MakeOptimizer | None
-    scheduler: MakeScheduler | None
     cache: CacheConfig | None
     xbm: XbmConfig | None
     metrics: AttachedMetric | Sequence[AttachedMetric]
 
 
-class TrainableModel(BaseModel, lightning.LightningModule):
+@registry.models.register_module()
+class TrainableModel(BaseModel):
     """A similarity model together with everything that training it needs.
 
     There are two ways to say the same model: pass the parts, or subclass and override the ``configure_*`` hooks
@@ -100,7 +99,8 @@ class TrainableModel(BaseModel, lightning.LightningModule):
         metrics: AttachedMetric | Sequence[AttachedMetric] = (),
     ) -> None:
         super().__init__()
-        self._parts = _Parts(encoders, head, loss, optimizer, scheduler, cache, xbm, metrics)
+        self._parts = _Parts(encoders, head, loss, cache, xbm, metrics)
+        self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self._model = self._assemble()
         self._loss = self.configure_loss()
         if not isinstance(self._loss, SimilarityLoss):
@@ -145,20 +145,6 @@ class TrainableModel(BaseModel, lightning.LightningModule):
     def configure_metrics(self) -> AttachedMetric | Sequence[AttachedMetric]:
         """Metrics that are logged for the batches of each stage. Override it, or pass ``metrics=``."""
         return self._parts.metrics
-
-    def configure_optimizers(self) -> Any:
-        """Optimizer and schedule for ``lightning.Trainer``. Override it, or pass ``optimizer=`` and ``scheduler=``."""
-        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        if not parameters:
-            raise ConfigError("nothing can be trained: the encoders are frozen and head and loss have no parameters")
-        make = self._parts.optimizer or (lambda params: torch.optim.AdamW(params, lr=1e-3))
-        optimizer = make(parameters)
-        if self._parts.scheduler is None:
-            return optimizer
-        if self._trainer is None:
-            raise ConfigError("a schedule needs the number of steps: call this under a trainer, or leave out scheduler")
-        schedule = self._parts.scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def process_results(
         self, embeddings: Tensor, targets: Targets, batch_idx: int, stage: TrainStage, **kwargs: Any
@@ -220,6 +206,7 @@ class TrainableModel(BaseModel, lightning.LightningModule):
             ``{"loss": scalar with its graph, ...}``.
         """
         results = self._step(data_batch, args, TrainStage.TRAIN)
+        optim_wrapper = given_wrapper(args, optim_wrapper)
         if optim_wrapper is not None:
             optim_wrapper.update_params(results["loss"])
         return {"loss": results["loss"]}
@@ -240,14 +227,6 @@ class TrainableModel(BaseModel, lightning.LightningModule):
         """
         return {"loss": call_loss(self._loss, embeddings, targets)}
 
-    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
-        """Lightning's name of :meth:`train_step`."""
-        return self.train_step(batch, batch_idx)
-
-    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """Lightning's name of :meth:`valid_step`."""
-        return self.valid_step(batch, batch_idx)
-
     def on_train_start(self) -> None:
         """Fill the caches with the training items, for a trainer that was given an unprepared loader."""
         self._cached.open_for(self.trainer.train_dataloader, self.device)
@@ -263,6 +242,13 @@ class TrainableModel(BaseModel, lightning.LightningModule):
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Leave batches to the steps, which move them when they are collated; samples are no tensors yet."""
         return batch
+
+    @classmethod
+    def _built(cls, words: Mapping[str, Any]) -> dict[str, Any]:
+        return super()._built(model_parts(words))
+
+    def _rows(self, batch: Any, results: Any) -> int:
+        return len(results["embeddings"]) if "embeddings" in results else super()._rows(batch, results)
 
     def _alone(self) -> bool:
         # A step may also be called alone, before or after a trainer has run.
@@ -282,18 +268,17 @@ class TrainableModel(BaseModel, lightning.LightningModule):
         losses = self.compute_loss(embeddings, targets)
         if stage is TrainStage.TRAIN and self._memory is not None:
             losses["loss"] = losses["loss"] + self._memory(embeddings, targets)
-        self._log_step(embeddings.detach(), targets, losses["loss"].detach(), stage)
-        self.process_results(embeddings, targets, batch_idx=args[0] if args else 0, stage=stage)
+        self._log_metrics(embeddings.detach(), targets, stage)
+        number = next((arg for arg in args if isinstance(arg, int)), 0)
+        self.process_results(embeddings, targets, batch_idx=number, stage=stage)
         return {**losses, "embeddings": embeddings, "targets": targets}
 
-    def _log_step(self, embeddings: Tensor, targets: Targets, loss: Tensor, stage: TrainStage) -> None:
+    def _log_metrics(self, embeddings: Tensor, targets: Targets, stage: TrainStage) -> None:
         if self._alone():
             return
-        size = len(embeddings)
         shown = {name: target for name, target in targets.items() if name != "items"}
-        self.log(f"{stage}_loss", loss, batch_size=size, prog_bar=True, on_epoch=stage is not TrainStage.TRAIN)
         for attached in self._metrics:
             assert isinstance(attached, AttachedMetric)
             metric = attached.at(stage)
             metric(embeddings, **shown)
-            self.log(attached.log_name(stage), metric, batch_size=size, **attached.log_options)
+            self.log(attached.log_name(stage), metric, batch_size=len(embeddings), **attached.log_options)

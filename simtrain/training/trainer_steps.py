@@ -1,0 +1,196 @@
+"""What ``lightning.Trainer`` calls, in terms of the contract's steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader
+
+from simtrain.data.transfer import move_to
+from simtrain.errors import ConfigError
+from simtrain.training.lightning_optim_wrapper import LightningOptimWrapper
+from simtrain.training.stages import TrainStage
+from simtrain.training.step_contract import (
+    call_step,
+    check_result,
+    check_training_result,
+    figures,
+    wants_optim_wrapper,
+)
+
+MakeOptimizer = Callable[[list[nn.Parameter]], Optimizer]
+MakeScheduler = Callable[[Optimizer, int], Any]
+
+
+class TrainerSteps(lightning.LightningModule):
+    """The hooks of a ``lightning.Trainer``, for a class that has the steps of the contract.
+
+    Attributes:
+        make_optimizer: Function from the trainable parameters to an optimizer; default: AdamW with rate 1e-3.
+        make_scheduler: Function from ``(optimizer, total steps)`` to a schedule that is stepped after each optimizer
+            step; default: none.
+        optim_wrapper_cfg: Arguments of :class:`~simtrain.training.OptimWrapper` (``accumulative_counts``,
+            ``clip_grad``) for a ``train_step`` that updates the parameters itself.
+    """
+
+    train_step: Callable[..., Any]
+    valid_step: Callable[..., Any]
+
+    def _prepare_for_trainer(self) -> None:
+        self.make_optimizer: MakeOptimizer | None = None
+        self.make_scheduler: MakeScheduler | None = None
+        self.optim_wrapper_cfg: dict[str, Any] = {}
+        self._optim_wrapper: LightningOptimWrapper | list[LightningOptimWrapper] | None = None
+        self._in_test_step = False
+        # A train_step that asks for an optim_wrapper is one that updates the parameters.
+        self.automatic_optimization = not wants_optim_wrapper(self.train_step)
+
+    def setup_dataloader(self, dataloader: DataLoader[Any]) -> DataLoader[Any]:
+        """Prepare a loader for this model; a model that asks for nothing gets it back as it is."""
+        return dataloader
+
+    def configure_optimizers(self) -> Any:
+        """Optimizer and schedule for ``lightning.Trainer``: :attr:`make_optimizer` and :attr:`make_scheduler`."""
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        if not parameters:
+            raise ConfigError(f"nothing can be trained: {type(self).__name__} has no parameters, or all are frozen")
+        optimizer = (self.make_optimizer or _adamw)(parameters)
+        if self.make_scheduler is None:
+            return optimizer
+        if self._trainer is None:
+            raise ConfigError("a schedule needs the number of steps: call this under a trainer, or leave out scheduler")
+        schedule = self.make_scheduler(optimizer, self._n_optimizer_steps())
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_fit_start(self) -> None:
+        """Make the ``optim_wrapper`` of a ``train_step`` that asks for one."""
+        if self.automatic_optimization:
+            return
+        optimizers = self.optimizers()
+        wrappers = [
+            LightningOptimWrapper(self, optimizer, **self.optim_wrapper_cfg)  # type: ignore[arg-type]
+            for optimizer in (optimizers if isinstance(optimizers, list) else [optimizers])
+        ]
+        self._optim_wrapper = wrappers if len(wrappers) > 1 else wrappers[0]
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clip the gradients, which are unscaled now, of a ``train_step`` that updates the parameters itself."""
+        for wrapper in [] if self.automatic_optimization else self._wrappers:
+            if wrapper.param_groups is optimizer.param_groups:
+                wrapper.clip()
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        """Lightning's name of ``train_step``: checks what it returns, and logs its scalars as ``train_<name>``."""
+        offered = {"batch_idx": batch_idx}
+        if not self.automatic_optimization:
+            self._count_batches(batch_idx)
+            offered["optim_wrapper"] = self._optim_wrapper  # type: ignore[assignment]
+        results = call_step(self.train_step, batch, **offered)
+        check_training_result(results, f"{type(self).__name__}.train_step", needs_graph=self.automatic_optimization)
+        self._log_figures(results, batch, TrainStage.TRAIN)
+        if results is None or not self.automatic_optimization:
+            return None
+        return {**results, "loss": results["loss"] * self._share_of_window(batch_idx)}
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
+        """Lightning's name of ``valid_step``; the scalars of a dict are logged as ``validation_<name>``."""
+        offered = {"batch_idx": batch_idx, "dataloader_idx": dataloader_idx, "optim_wrapper": None}
+        results = call_step(self.valid_step, batch, **offered)
+        check_result(results, f"{type(self).__name__}.valid_step")
+        self._log_figures(results, batch, TrainStage.VALIDATION)
+        return results
+
+    def on_test_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Log the scalars of a test step's dict as ``test_<name>``: here, as ``test_step`` is the user's own."""
+        check_result(outputs, f"{type(self).__name__}.test_step")
+        self._log_figures(outputs, batch, TrainStage.TEST)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Move the tensors of a batch, in any nesting."""
+        return move_to(batch, device)
+
+    def _log_figures(self, results: Any, batch: Any, stage: TrainStage) -> None:
+        training = stage is TrainStage.TRAIN
+        for name, value in figures(results).items():
+            self.log(
+                f"{stage}_{name}",
+                value.detach() if isinstance(value, Tensor) else float(value),
+                batch_size=1 if training else self._rows(batch, results),
+                prog_bar=name == "loss",
+                on_step=training,
+                on_epoch=not training,
+                sync_dist=not training,
+            )
+
+    def _rows(self, batch: Any, results: Any) -> int:
+        # The weight of a batch in the mean over an epoch.
+        return _rows(batch) or 1
+
+    def _share_of_window(self, batch_idx: int) -> float:
+        # Lightning divides every loss by the number of accumulated batches, also in a last window that has fewer.
+        window, batches = self.trainer.accumulate_grad_batches, self.trainer.num_training_batches
+        if window == 1 or math.isinf(batches) or batch_idx < batches - batches % window:
+            return 1.0
+        return window / (batches % window)
+
+    def _count_batches(self, batch_idx: int) -> None:
+        if batch_idx > 0 and self._wrappers[0].knows_its_batches:
+            return
+        batches = self.trainer.num_training_batches
+        for wrapper in self._wrappers:
+            wrapper.initialize_count_status(self, batch_idx, -1 if math.isinf(batches) else int(batches))
+
+    @property
+    def _wrappers(self) -> list[LightningOptimWrapper]:
+        assert self._optim_wrapper is not None
+        return self._optim_wrapper if isinstance(self._optim_wrapper, list) else [self._optim_wrapper]
+
+    def _n_optimizer_steps(self) -> int:
+        steps = int(self.trainer.estimated_stepping_batches)
+        window = 1 if self.automatic_optimization else self.optim_wrapper_cfg.get("accumulative_counts", 1)
+        epochs = max(self.trainer.max_epochs or 1, 1)
+        return steps if window == 1 else math.ceil(steps / epochs / window) * epochs
+
+
+def for_trainer(step: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a ``test_step`` of any form be called by ``lightning.Trainer``, which has a method of that name, too.
+
+    Lightning gives the number of the batch (and of the loader) by position, so that it would end up in whatever
+    parameter comes second. Under a trainer the outermost step gets them by name; all other calls go through as they
+    are.
+    """
+
+    def test_step(self: TrainerSteps, data_batch: Any, *args: Any, **kwargs: Any) -> Any:
+        trainer = self._trainer
+        if trainer is None or not trainer.testing or self._in_test_step:
+            return step(self, data_batch, *args, **kwargs)
+        self._in_test_step = True
+        try:
+            offered = dict(zip(("batch_idx", "dataloader_idx"), args, strict=False))
+            return call_step(step.__get__(self), data_batch, optim_wrapper=None, **offered, **kwargs)
+        finally:
+            self._in_test_step = False
+
+    # Not functools.wraps: Lightning would look through it, see the form of the inner step, and give it less.
+    test_step.__doc__, test_step.__qualname__, test_step.__module__ = step.__doc__, step.__qualname__, step.__module__
+    return test_step
+
+
+def _adamw(parameters: list[nn.Parameter]) -> Optimizer:
+    return torch.optim.AdamW(parameters, lr=1e-3)
+
+
+def _rows(data: Any) -> int:
+    if isinstance(data, Tensor):
+        return len(data) if data.ndim else 0
+    if isinstance(data, Mapping):
+        data = list(data.values())
+    if isinstance(data, (list, tuple)):
+        return next((rows for rows in map(_rows, data) if rows), 0)
+    return 0
