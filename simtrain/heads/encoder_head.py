@@ -67,7 +67,7 @@ class EncoderHead(nn.Module):
     """The layers after the encoders, often all that is trained.
 
     A subclass states :attr:`output_size`, implements :meth:`transform`, and adds its own constructor
-    arguments to :meth:`get_config_dict`.
+    arguments to :meth:`get_config_dict`. One that treats items differently implements :meth:`transform_items` too.
 
     Args:
         input_embedding_size: Number of dimensions of the joined embeddings of all encoders.
@@ -88,7 +88,7 @@ class EncoderHead(nn.Module):
         tensor([[2., 2.]])
     """
 
-    def __init__(self, input_embedding_size: int, dropout: float = 0.0) -> None:
+    def __init__(self, input_embedding_size: int, dropout: float | int = 0.0) -> None:
         super().__init__()
         self.input_embedding_size = positive_size("input_embedding_size", input_embedding_size)
         self._dropout_prob = probability("dropout", dropout)
@@ -110,25 +110,41 @@ class EncoderHead(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} must implement `transform`")
 
+    def transform_items(self, input_vectors: Float[Tensor, "batch input"], meta: Any) -> Float[Tensor, "batch output"]:
+        """What the head does to vectors, after dropout, where it depends on the item. Default: :meth:`transform`.
+
+        Args:
+            input_vectors: Shape ``(batch, input_embedding_size)``.
+            meta: As in :meth:`forward`.
+
+        Returns:
+            Shape ``(batch, output_size)``.
+        """
+        return self.transform(input_vectors)
+
     def forward(self, input_vectors: Float[Tensor, "batch input"], meta: Any = None) -> Float[Tensor, "batch output"]:
-        """Dropout, then :meth:`transform`.
+        """Dropout, then :meth:`transform_items`.
 
         Args:
             input_vectors: Joined embeddings, shape ``(batch, input_embedding_size)``.
-            meta: What the encoders said about the items. Unused here; heads that choose by item need it.
+            meta: What is known of the items: tensors by name with a row for each item, or a list with a dict for each
+                item. Only heads that choose by item look at it.
 
         Returns:
             Shape ``(batch, output_size)``.
 
         Raises:
-            DataError: The vectors have another number of dimensions.
+            DataError: The vectors have another number of dimensions, or ``meta`` is not what the head needs.
         """
-        if input_vectors.shape[-1] != self.input_embedding_size:
+        self._check_width(input_vectors.shape[-1])
+        return self.transform_items(self.dropout(input_vectors), meta)
+
+    def _check_width(self, width: int) -> None:
+        if width != self.input_embedding_size:
             raise DataError(
-                f"{type(self).__name__} takes vectors of {self.input_embedding_size} dimensions, got "
-                f"{input_vectors.shape[-1]}; build the head with the sum of the encoders' embedding sizes"
+                f"{type(self).__name__} takes vectors of {self.input_embedding_size} dimensions, got {width}; build "
+                f"the head with the sum of the encoders' embedding sizes"
             )
-        return self.transform(self.dropout(input_vectors))
 
     def get_config_dict(self) -> dict[str, Any]:
         """Constructor arguments as JSON values."""

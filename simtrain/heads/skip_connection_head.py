@@ -47,8 +47,8 @@ class SkipConnectionHead(EncoderHead):
     def __init__(
         self,
         input_embedding_size: int,
-        dropout: float = 0.0,
-        skip_dropout: float = 0.0,
+        dropout: float | int = 0.0,
+        skip_dropout: float | int = 0.0,
         n_layers: int = 1,
         identity_init: bool = False,
     ) -> None:

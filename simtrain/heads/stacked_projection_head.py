@@ -88,7 +88,7 @@ class StackedProjectionHead(EncoderHead):
         input_embedding_size: int,
         output_sizes: Sequence[int],
         activation_fn: str = "relu",
-        dropout: float = 0.0,
+        dropout: float | int = 0.0,
     ) -> None:
         super().__init__(input_embedding_size, dropout=dropout)
         if not isinstance(output_sizes, Sequence) or not output_sizes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,33 +12,90 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import simtrain.heads
+import simtrain.heads.stacked_projection_head
 from simtrain import registry
 from simtrain.errors import ConfigError, DataError, ServableError
 from simtrain.heads import EmptyHead, EncoderHead, SkipConnectionHead, StackedProjectionHead
+from tests.heads.built_heads import EXTRA_WORDS, HEADS, built, meta_of
 
-EXTRA_WORDS: dict[str, dict[str, Any]] = {"StackedProjectionHead": {"output_sizes": [7, 3]}}
-HEADS = [name for name in simtrain.heads.__all__ if name != "EncoderHead"]
-
-
-def built(name: str, size: int, **words: Any) -> EncoderHead:
-    head: EncoderHead = registry.heads.build({"type": name, **EXTRA_WORDS.get(name, {}), **words}, size)
-    return head
+DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
 
 def test_all_public_heads_are_registered() -> None:
-    assert len(HEADS) >= 3
+    assert len(HEADS) >= 10
     assert set(HEADS) <= set(registry.heads.names())
 
 
 @pytest.mark.parametrize("name", HEADS)
-@given(size=st.integers(1, 9), count=st.integers(0, 5), double=st.booleans())
-@settings(max_examples=15, deadline=None)
-def test_output_has_the_stated_size_and_dtype(name: str, size: int, count: int, double: bool) -> None:
-    dtype = torch.float64 if double else torch.float32
-    output = built(name, size).to(dtype)(torch.zeros(count, size, dtype=dtype), meta=[{}] * count)
-    assert output.shape == (count, built(name, size).output_size)
+@given(size=st.integers(1, 9), count=st.integers(0, 5), dtype=st.sampled_from(DTYPES))
+@settings(max_examples=25, deadline=None)
+def test_output_has_the_stated_size_and_dtype(name: str, size: int, count: int, dtype: torch.dtype) -> None:
+    head = built(name, size).to(dtype).eval()
+    output = head(torch.ones(count, size, dtype=dtype), meta=meta_of(count))
+    assert output.shape == (count, head.output_size)
     assert output.dtype == dtype
+    assert bool(output.isfinite().all())
+
+
+@pytest.mark.parametrize("name", HEADS)
+@given(size=st.integers(1, 9), count=st.integers(0, 4))
+@settings(max_examples=10, deadline=None)
+def test_items_do_not_depend_on_each_other(name: str, size: int, count: int) -> None:
+    head, vectors, meta = built(name, size).eval(), torch.randn(count, size), meta_of(count)
+    together = head(vectors, meta=meta)
+    for i in range(count):
+        alone = head(vectors[i : i + 1], meta={key: codes[i : i + 1] for key, codes in meta.items()})
+        torch.testing.assert_close(alone[0], together[i], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", HEADS)
+@given(size=st.integers(1, 9), dropout=st.sampled_from([0.0, 0.25]))
+@settings(max_examples=5, deadline=None)
+def test_a_config_goes_through_json_and_back(name: str, size: int, dropout: float) -> None:
+    head = built(name, size, dropout=dropout)
+    config = json.loads(json.dumps(head.get_config_dict(), allow_nan=False))
+    assert config == head.get_config_dict()
+    for again in (type(head)(**config), registry.heads.build({"type": name, **config})):
+        assert again.get_config_dict() == config
+        assert repr(again) == repr(head)
+        assert {key: weight.shape for key, weight in again.state_dict().items()} == {
+            key: weight.shape for key, weight in head.state_dict().items()
+        }
+
+
+@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("count", [2, 7])
+def test_gradients_reach_every_parameter_and_the_vectors(name: str, count: int) -> None:
+    head, vectors = built(name, 5), torch.randn(count, 5, requires_grad=True)
+    # A sum of softmaxes is constant: weigh the dimensions. With 2 items one of three options is not chosen.
+    output = head(vectors, meta=meta_of(count))
+    (output * torch.randn_like(output)).sum().backward()
+    assert all(parameter.grad is not None for parameter in head.parameters())
+    assert vectors.grad is not None
+    assert bool((vectors.grad != 0).any(dim=1).all())
+    if count == 7:
+        assert all(bool((parameter.grad != 0).any()) for parameter in head.parameters())
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_the_output_under_autocast_has_a_dtype_that_training_knows(name: str) -> None:
+    head = built(name, 6)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = head(torch.randn(6, 6, requires_grad=True), meta=meta_of(6))
+    assert output.dtype in (torch.bfloat16, torch.float32)
+    output.float().square().sum().backward()
+    assert all(parameter.grad.dtype == torch.float32 for parameter in head.parameters() if parameter.grad is not None)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_copy_is_a_head_of_its_own(name: str) -> None:
+    head = built(name, 5).eval()
+    copied = copy.deepcopy(head)
+    before = copied(torch.ones(3, 5), meta=meta_of(3))
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.add_(1.0)
+    assert torch.equal(copied(torch.ones(3, 5), meta=meta_of(3)), before)
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -48,18 +107,23 @@ def test_saved_head_gives_the_same_vectors(tmp_path: Path, name: str) -> None:
     head.save(tmp_path)
     loaded = type(head).load(tmp_path).eval()
     vectors = torch.randn(4, 5)
-    assert torch.equal(loaded(vectors), head(vectors))
+    assert torch.equal(loaded(vectors, meta=meta_of(4)), head(vectors, meta=meta_of(4)))
     assert loaded.get_config_dict() == head.get_config_dict()
     assert sorted(file.name for file in tmp_path.iterdir()) == ["config.json", "weights.safetensors"]
 
 
 @pytest.mark.parametrize("name", HEADS)
 def test_dropout_acts_on_the_input_in_training_only(name: str) -> None:
-    head = built(name, 400, dropout=0.5)
-    vectors = torch.ones(2, 400)
-    assert not torch.equal(head.train()(vectors), head(vectors))
-    assert torch.equal(head.eval()(vectors), head(vectors))
-    assert torch.equal(head(vectors), head.transform(vectors))
+    head, vectors, meta = built(name, 400, dropout=0.5), torch.ones(4, 400), meta_of(4)
+    assert not torch.equal(head.train()(vectors, meta=meta), head(vectors, meta=meta))
+    assert torch.equal(head.eval()(vectors, meta=meta), head(vectors, meta=meta))
+    assert torch.equal(head(vectors, meta=meta), head.transform_items(vectors, meta))
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_dropout_acts_once(name: str) -> None:
+    head = built(name, 3, dropout=0.5)
+    assert sum(isinstance(part, torch.nn.Dropout) for part in head.modules()) == 1
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -76,6 +140,7 @@ def test_wrong_width_names_both_sizes(name: str) -> None:
         ({"dropout": 1.0}, "dropout must be a number from 0 to below 1, got 1.0"),
         ({"dropout": -0.1}, "dropout must be a number from 0 to below 1, got -0.1"),
         ({"dropout": float("nan")}, "dropout must be a number from 0 to below 1, got nan"),
+        ({"dropot": 0}, "has no setting 'dropot'; did you mean 'dropout'"),
     ],
 )
 def test_arguments_out_of_range_are_errors(name: str, words: dict[str, Any], message: str) -> None:
