@@ -74,6 +74,8 @@ class Registry:
                 name could be imported from.
         """
         self._load()
+        if not isinstance(name, str):
+            raise ContractError(f"a {self.kind} is looked up by its name, got {name!r}")
         if name not in self._classes:
             raise UnknownNameError(
                 f"unknown {self.kind} type {name!r}; {nearest(name, self._classes)}. {self._whereabouts(name)}"
@@ -158,7 +160,7 @@ class Registry:
             return f"There is a {' and a '.join(others)} of that name"
         homes = sorted(_homes(name))
         if homes:
-            return f"A class of that name is in {', '.join(homes)}: put @register_module() above it"
+            return f"A class of that name is in {homes[0]}: register it, register_module()({name})"
         return "Import the module that registers your own before it is looked up"
 
 
@@ -168,7 +170,7 @@ def _ancestors(cls: Any) -> set[str]:
 
 def _homes(name: str) -> Iterator[str]:
     for module, content in list(sys.modules.items()):
-        found = vars(content).get(name) if content is not None else None
+        found = getattr(content, "__dict__", {}).get(name)
         if inspect.isclass(found) and found.__module__ == module:
             yield module
 

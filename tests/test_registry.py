@@ -5,6 +5,10 @@ from simtrain.errors import ConfigError, ContractError, UnknownNameError
 from simtrain.registry import Registry
 
 
+class WidgetOfThisTest:
+    """Found by its name in this module."""
+
+
 class Widget:
     def __init__(self, size, *, colour="red"):
         self.size, self.colour = size, colour
@@ -59,16 +63,19 @@ def test_the_built_in_names_are_found_without_importing_their_rooms_first():
 def test_a_name_of_another_kind_or_of_an_imported_class_is_pointed_to(widgets):
     with pytest.raises(UnknownNameError, match="There is a loss of that name"):
         registry.heads.get("TripletLoss")
-    with pytest.raises(
-        UnknownNameError, match=rf"A class of that name is in .*{__name__}"
-    ):
-        registry.models.get("Widget")
-    with pytest.raises(
-        UnknownNameError, match=r"Names are not paths: import my\.models before, where"
-    ):
+    with pytest.raises(UnknownNameError, match=rf"A class of that name is in {__name__}: register it"):
+        registry.models.get("WidgetOfThisTest")
+    with pytest.raises(UnknownNameError, match=r"Names are not paths: import my\.models before, where"):
         registry.models.get("my.models.Mine")
     with pytest.raises(KeyError, match="Import the module that registers your own before it is looked up"):
         widgets.get("Nowhere")
+
+
+@pytest.mark.usefixtures("without_type_checks")
+@pytest.mark.parametrize("name", [3, None, Widget])
+def test_a_name_is_a_text(widgets, name):
+    with pytest.raises(ContractError, match="a widget is looked up by its name, got"):
+        widgets.get(name)
 
 
 @pytest.mark.usefixtures("without_type_checks")

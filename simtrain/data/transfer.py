@@ -22,7 +22,8 @@ def move_to(data: Any, device: torch.device | str, non_blocking: bool = True) ->
     """Move every tensor in a nesting of mappings, sequences and dataclasses; anything else is kept.
 
     Mappings become dicts. Lists, tuples, named tuples and other sequences keep their type, and so do dataclasses,
-    frozen ones too: they are copied field by field, without calling their constructor.
+    frozen ones too: they are copied field by field, without calling their constructor. Other objects with a method
+    ``to(device)`` are moved by it.
 
     Args:
         data: The nested batch.
@@ -44,7 +45,8 @@ def move_to(data: Any, device: torch.device | str, non_blocking: bool = True) ->
         return _move_fields(data, device, non_blocking)
     if isinstance(data, Sequence) and not isinstance(data, _FLAT):
         return _like(data, [move_to(value, device, non_blocking) for value in data])
-    return data
+    # A type of the user's own that knows how to move itself.
+    return data.to(device) if callable(getattr(data, "to", None)) else data
 
 
 def _move_fields(data: Any, device: torch.device | str, non_blocking: bool) -> Any:

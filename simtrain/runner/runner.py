@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import lightning
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 from torch.utils.data import DataLoader
@@ -86,7 +86,6 @@ class Runner:
         self.callbacks = list(callbacks)
         self.logger = logger
         self._check()
-        self._hand_over()
 
     def fit(self) -> BaseModel:
         """Train for all epochs, with validation after each where there is a validation loader.
@@ -100,7 +99,7 @@ class Runner:
         """Train for all epochs; the same as :meth:`fit`."""
         train_loader = self._prepared("train")
         valid_loader = self._prepared("valid") if self.loaders["valid"] is not None else None
-        with _quiet_lightning():
+        with _quiet_lightning(), self._settings_lent():
             self._trainer().fit(self.model, train_loader, valid_loader)
         return self.model
 
@@ -122,7 +121,7 @@ class Runner:
 
     def _evaluated(self, stage: str, run: Callable[..., Any]) -> dict[str, float]:
         loader = self._prepared(stage)
-        with _quiet_lightning():
+        with _quiet_lightning(), self._settings_lent():
             trainer = self._trainer()
             run(trainer, self.model, loader, verbose=False)
         return {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -130,9 +129,10 @@ class Runner:
     def _check(self) -> None:
         if not isinstance(self.model, BaseModel):
             raise ContractError(
-                f"a Runner takes a BaseModel, or a TrainableModel, which is one; got {type(self.model).__name__}"
+                f"a Runner takes a BaseModel, or a TrainableModel, which is one; got {type(self.model).__name__} (to "
+                f"compile a model, call model.compile())"
             )
-        if not isinstance(self.epochs, int) or self.epochs < 1:
+        if not isinstance(self.epochs, int) or isinstance(self.epochs, bool) or self.epochs < 1:
             raise ConfigError(f"epochs should be a positive integer, got {self.epochs!r}")
         for stage, loader in self.loaders.items():
             if loader is not None and not isinstance(loader, DataLoader):
@@ -142,15 +142,21 @@ class Runner:
         with _quiet_lightning():
             self._trainer()
 
-    def _hand_over(self) -> None:
+    @contextmanager
+    def _settings_lent(self) -> Iterator[None]:
+        # For this run alone: the model's own settings come first, and another runner may have others.
         cfg, model = self.cfg, self.model
-        if model.make_optimizer is None:
-            model.make_optimizer = partial(registry.optimizers.build, plain(cfg.optimizer))
-        if model.make_scheduler is None and cfg.scheduler is not None:
-            model.make_scheduler = partial(registry.schedulers.build, plain(cfg.scheduler))
-        if not model.automatic_optimization and not model.optim_wrapper_cfg:
-            clip = None if cfg.training.grad_clip is None else {"max_norm": cfg.training.grad_clip}
-            model.optim_wrapper_cfg = {"accumulative_counts": cfg.training.gradient_accumulation, "clip_grad": clip}
+        own = (model.make_optimizer, model.make_scheduler, model.optim_wrapper_cfg)
+        clip = None if cfg.training.grad_clip is None else {"max_norm": cfg.training.grad_clip}
+        updating = {"accumulative_counts": cfg.training.gradient_accumulation, "clip_grad": clip}
+        scheduler = cfg.scheduler and partial(registry.schedulers.build, plain(cfg.scheduler))
+        model.make_optimizer = own[0] or partial(registry.optimizers.build, plain(cfg.optimizer))
+        model.make_scheduler = own[1] or scheduler
+        model.optim_wrapper_cfg = own[2] or updating
+        try:
+            yield
+        finally:
+            model.make_optimizer, model.make_scheduler, model.optim_wrapper_cfg = own
 
     def _own_callbacks(self) -> list[Callback]:
         ema = self.cfg.training.ema
@@ -182,7 +188,7 @@ class Runner:
             gradient_clip_val=training.grad_clip if by_trainer else None,
             callbacks=[*self.callbacks, *self._own_callbacks()],
             logger=self.logger or False,
-            enable_checkpointing=False,
+            enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in self.callbacks),
             enable_progress_bar=bar,
             enable_model_summary=False,
             num_sanity_val_steps=0,

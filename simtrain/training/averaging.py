@@ -25,8 +25,9 @@ except ImportError as error:
 class WeightEMA(WeightAveraging):
     """Validates with, saves and ends with an exponential moving average of the trained weights.
 
-    After each optimizer step ``average = decay * average + (1 - decay) * weight``; the first one copies. Frozen
-    parameters cost nothing, and buffers (batch-norm statistics, a cross-batch memory) are those of the model itself.
+    After an optimizer step ``average = decay * average + (1 - decay) * weight``, at most once a batch; the first one
+    copies. The average is kept in float32 or finer. Frozen parameters cost nothing, and buffers (batch-norm statistics,
+    a cross-batch memory) are those of the model itself.
     During validation, in checkpoints (``state_dict``) and after training the averaged weights are in place;
     checkpoints keep the raw ones for resuming.
 
@@ -36,7 +37,7 @@ class WeightEMA(WeightAveraging):
 
     Args:
         decay: Share of the old average, in [0, 1).
-        every_n_steps: Optimizer steps between two updates.
+        every_n_steps: Optimizer steps from one update to the next, at the least.
         start_step: Optimizer steps before the first update; until then the average is the weights themselves.
         device: Where the average is kept; default: beside the model.
 
@@ -68,7 +69,8 @@ class WeightEMA(WeightAveraging):
         """Whether the average takes in the weights after a step; ``step_idx`` counts from zero."""
         if step_idx is None or step_idx < self.start_step:
             return False
-        return (step_idx - self.start_step) % self.every_n_steps == 0
+        # A batch may have taken several steps: no multiple need be met exactly. Zero stands for no update yet.
+        return self._latest_update_step == 0 or step_idx + 1 - self._latest_update_step >= self.every_n_steps
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         """Copy the model before training."""
@@ -103,15 +105,18 @@ class _TrainedAverage(AveragedModel):
     def __init__(self, model: nn.Module, device: Any, decay: float | int) -> None:
         super().__init__(model, device=device, use_buffers=False)
         self._decay = decay
+        self._has_begun = False
+        for average, weight in zip(self.module.parameters(), model.parameters(), strict=True):
+            if weight.requires_grad and weight.dtype in (torch.float16, torch.bfloat16):
+                average.data = average.data.float()  # 1 - decay would be lost in rounding
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
         pairs = zip(self.module.parameters(), model.parameters(), strict=True)
         trained = [(average, weight) for average, weight in pairs if weight.requires_grad]
         averages: list[Tensor] = [average.detach() for average, _ in trained]
-        weights: list[Tensor] = [weight.detach().to(average.device) for average, weight in trained]
-        first = int(self.n_averaged) == 0
-        torch._foreach_lerp_(averages, weights, 1.0 if first else 1.0 - self._decay)
+        weights: list[Tensor] = [weight.detach().to(average) for average, weight in trained]
+        torch._foreach_lerp_(averages, weights, 1.0 - self._decay if self._begun() else 1.0)
         self.n_averaged += 1
 
     @torch.no_grad()
@@ -119,6 +124,11 @@ class _TrainedAverage(AveragedModel):
         """Take over what is not averaged: buffers, and the weights, too, as long as nothing has been averaged."""
         for copy, buffer in zip(self.module.buffers(), model.buffers(), strict=True):
             copy.copy_(buffer)
-        if int(self.n_averaged) == 0:
+        if not self._begun():
             for average, weight in zip(self.module.parameters(), model.parameters(), strict=True):
                 average.copy_(weight)
+
+    def _begun(self) -> bool:
+        # Asked of the tensor, for which a device is waited for, only until the first update.
+        self._has_begun = self._has_begun or int(self.n_averaged) > 0
+        return self._has_begun

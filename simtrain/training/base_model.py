@@ -1,67 +1,30 @@
-"""The contract of a model that a loop can train: the steps, and what every model can do besides."""
+"""The contract of a model that a loop can train: the steps, building and loading."""
 
 from __future__ import annotations
 
-import inspect
-from abc import ABCMeta, abstractmethod
+from abc import abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from functools import wraps
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from collections.abc import Mapping
+from typing import Any, TypeVar, cast
 
-import lightning
-import torch
 from torch import Tensor, nn
 
 from simtrain import registry
-from simtrain.errors import CheckpointError, ContractError
-from simtrain.training.architecture import draw_architecture
+from simtrain.errors import CheckpointError, ConfigError, ContractError
+from simtrain.training.abstractness import ContractMeta, complete
 from simtrain.training.checkpoint_weights import load_weights
 from simtrain.training.data_preprocessor import BaseDataPreprocessor
 from simtrain.training.initialization import initialize
 from simtrain.training.loss_parts import parse_losses
-from simtrain.training.model_settings import built, constructor_words, model_class, settings_of, usable_device
-from simtrain.training.parameter_statistics import parameter_histogram, parameter_outliers
-from simtrain.training.parameters import (
-    count_parameters,
-    freeze_parameters,
-    frozen_norm_layers,
-    module_device,
-    module_dtype,
-)
-from simtrain.training.step_contract import given_wrapper, takes_mode
-from simtrain.training.trainer_steps import TrainerSteps, for_trainer
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from simtrain.training.model_settings import constructed, model_class, settings_of, takes, usable_device
+from simtrain.training.model_tools import ModelTools
+from simtrain.training.step_contract import given_wrapper
+from simtrain.training.trainer_steps import TrainerSteps
 
 M = TypeVar("M", bound=nn.Module)
 
-_STEPS = ("train_step", "valid_step", "test_step", "compute_loss")
 
-
-class _ContractMeta(ABCMeta):
-    @property
-    def __signature__(cls) -> inspect.Signature:
-        # That of the constructor, which __call__ below would hide from help() and from configs.
-        signature = inspect.signature(cls.__init__)  # type: ignore[misc]
-        return signature.replace(parameters=list(signature.parameters.values())[1:])
-
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        missing = sorted(getattr(cls, "__abstractmethods__", ()))
-        if missing:
-            raise ContractError(
-                f"{cls.__name__} cannot be built yet: give it a forward with a parameter 'mode', or all of "
-                f"{', '.join(_STEPS)}; missing: {', '.join(missing)}"
-            )
-        model = super().__call__(*args, **kwargs)
-        # Once the constructor has made all layers; weights that are loaded later win.
-        if model.init_cfg is not None:
-            model.init_weights()
-        return model
-
-
-class BaseModel(TrainerSteps, lightning.LightningModule, metaclass=_ContractMeta):
+class BaseModel(ModelTools, TrainerSteps, metaclass=ContractMeta):
     """A model that is trained, validated and tested step by step.
 
     There are two ways to write one. Either implement :meth:`train_step`, :meth:`valid_step`, :meth:`test_step` and
@@ -72,18 +35,20 @@ class BaseModel(TrainerSteps, lightning.LightningModule, metaclass=_ContractMeta
     One class runs in three ways. Alone: ``train_step(batch)`` returns a dict whose ``loss`` can be backpropagated.
     Under a stock ``lightning.Trainer``. And under :class:`simtrain.Runner`. A step may name ``batch_idx`` and
     ``dataloader_idx`` to be given them. A ``train_step(data, optim_wrapper)`` that cannot do without an
-    ``optim_wrapper`` updates the parameters itself, also under a trainer; any other leaves that to the loop.
+    ``optim_wrapper`` updates the parameters itself, also under a trainer (it is a list of them where
+    ``configure_optimizers`` gives several optimizers); any other leaves that to the loop.
 
     Args:
-        data_preprocessor: Moves and prepares batches for :meth:`forward`: a module that is called with ``(data,
-            training)``, or the config of a registered one. Default: :class:`BaseDataPreprocessor`, which moves every
-            tensor to the model's device.
+        data_preprocessor: Moves and prepares batches for a :meth:`forward` with a mode: a module that is called with
+            ``(data, training)``, or the config of a registered one. Default: :class:`BaseDataPreprocessor`, which moves
+            every tensor to the model's device. Steps of your own call it themselves.
         init_cfg: How weights are initialised once the model is built; see :func:`~simtrain.training.initialize`.
 
     Raises:
         ContractError: The class is abstract, or ``data_preprocessor`` is neither a module nor a config.
 
     Example:
+        >>> import torch
         >>> class Line(BaseModel):
         ...     def __init__(self):
         ...         super().__init__()
@@ -104,14 +69,7 @@ class BaseModel(TrainerSteps, lightning.LightningModule, metaclass=_ContractMeta
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        _name_twice(cls, "valid_step", "val_step")
-        if takes_mode(cls.forward):
-            for name in _STEPS:
-                if getattr(getattr(cls, name), "__isabstractmethod__", False):
-                    setattr(cls, name, _concrete(getattr(cls, name)))
-            _name_twice(cls, "valid_step", "val_step")
-        if "test_step" in vars(cls):
-            cls.test_step = for_trainer(vars(cls)["test_step"])  # type: ignore[method-assign]
+        complete(cls)
 
     def __init__(
         self,
@@ -121,7 +79,6 @@ class BaseModel(TrainerSteps, lightning.LightningModule, metaclass=_ContractMeta
         super().__init__()
         self.data_preprocessor = _preprocessor(data_preprocessor)
         self.init_cfg = init_cfg
-        self._norms_in_eval: list[nn.Module] = []
         self._prepare_for_trainer()
 
     # ------------------------------------------------------------------------------------------------- the steps
@@ -145,13 +102,10 @@ class BaseModel(TrainerSteps, lightning.LightningModule, metaclass=_ContractMeta
         """
         optim_wrapper = given_wrapper(args, optim_wrapper)
         if optim_wrapper is None:
-            return self._losses(data_batch, training=True)
+            return self._losses(data_batch)
         with optim_wrapper.optim_context(self):
-            losses = self._losses(data_batch, training=True)
-        optim_wrapper.update_params(losses["loss"])
-        logged = {name: value.detach() for name, value in losses.items()}
-        norm = getattr(optim_wrapper, "grad_norm", None)
-        return logged if norm is None else {**logged, "grad_norm": norm}
+            losses = self._losses(data_batch)
+        return updated(optim_wrapper, losses)
 
     @abstractmethod
     def valid_step(self, data_batch: Any, *args: Any, **kwargs: Any) -> Any:
@@ -177,8 +131,8 @@ class BaseModel(TrainerSteps, lightning.LightningModule, metaclass=_ContractMeta
         """Total of a dict of losses, and the figures for the log; see :func:`~simtrain.training.parse_losses`."""
         return parse_losses(losses)
 
-    def _losses(self, data_batch: Any, training: bool) -> dict[str, Any]:
-        losses = self._run_forward(self.data_preprocessor(data_batch, training), mode="loss")
+    def _losses(self, data_batch: Any) -> dict[str, Any]:
+        losses = self._run_forward(self.data_preprocessor(data_batch, True), mode="loss")
         total, logged = self.parse_losses(losses)
         return {**logged, "loss": total}
 
@@ -227,15 +181,13 @@ class BaseModel(TrainerSteps, lightning.LightningModule, metaclass=_ContractMeta
         settings = settings_of(cfg)
         kind = model_class(cls, BaseModel, settings)
         device = usable_device(settings["device"]) if settings.get("device") is not None else None
-        words = constructor_words(kind, settings)
-        model: M = kind(**kind._built(words))
-        if settings.get("pretrained") is not None and "pretrained" not in words:
-            _load_all(cast("Any", model), settings["pretrained"], bool(settings.get("allow_missing_keys", False)))
+        allow_missing = settings.get("allow_missing_keys", False)
+        if not isinstance(allow_missing, bool):
+            raise ConfigError(f"allow_missing_keys should be true or false, got {allow_missing!r}")
+        model: M = constructed(kind, settings)
+        if settings.get("pretrained") is not None and not takes(kind, "pretrained"):
+            _load_all(cast("Any", model), settings["pretrained"], allow_missing)
         return model if device is None else model.to(device)
-
-    @classmethod
-    def _built(cls, words: Mapping[str, Any]) -> dict[str, Any]:
-        return built(cls, words)
 
     def load_checkpoint(self, cached_path: str) -> list[str]:
         """Load weights from a file; see :func:`~simtrain.training.load_weights`.
@@ -255,129 +207,17 @@ class BaseModel(TrainerSteps, lightning.LightningModule, metaclass=_ContractMeta
         return load_weights(self, cached_path)
 
     def init_weights(self) -> None:
-        """Initialise the weights as ``init_cfg`` says; called once when the model is built."""
+        """Initialise the weights as ``init_cfg`` says; called once a model with an ``init_cfg`` is built."""
         if self.init_cfg is not None:
             initialize(self, self.init_cfg)
 
-    # ------------------------------------------------------------------------------------------------- parameters
 
-    def freeze_parameters(self, freeze: bool = True, regex: str | None = None, norm_eval: bool = False) -> BaseModel:
-        """Freeze parameters, or let them be trained again.
-
-        Args:
-            freeze: Whether the parameters are frozen or unfrozen.
-            regex: Which ones: a regular expression that is searched in their names; None for all.
-            norm_eval: Keep normalisation layers whose parameters are all frozen in eval mode, so that training does
-                not move their statistics either. Unfreezing ends that.
-
-        Returns:
-            The model itself.
-
-        Raises:
-            ConfigError: The expression is wrong or fits no name.
-
-        Example:
-            >>> class Pair(BaseModel):
-            ...     def __init__(self):
-            ...         super().__init__()
-            ...         self.linear, self.norm = nn.Linear(2, 2), nn.BatchNorm1d(2)
-            ...     def forward(self, x, mode):
-            ...         return {"loss": self.norm(self.linear(x))}
-            >>> Pair().freeze_parameters(regex="^linear").num_trainable_parameters
-            4
-        """
-        freeze_parameters(self, freeze, regex)
-        frozen = frozen_norm_layers(self)
-        kept = frozen if norm_eval and freeze else [norm for norm in frozen if _among(norm, self._norms_in_eval)]
-        released = [norm for norm in self._norms_in_eval if not _among(norm, kept)]
-        self._norms_in_eval = kept
-        for norm in released:
-            norm.train(self.training)
-        return self.train(self.training) if kept else self
-
-    def train(self, mode: bool = True) -> BaseModel:
-        """Switch to training or eval mode; normalisation layers that are frozen for good stay in eval mode."""
-        super().train(mode)
-        for norm in self._norms_in_eval:
-            norm.eval()
-        return self
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the first parameter; without parameters, the one that the model was moved to."""
-        return module_device(self, default=super().device)
-
-    @property  # type: ignore[misc]
-    def dtype(self) -> torch.dtype:
-        """Number format of the first parameter."""
-        return module_dtype(self)
-
-    @property
-    def num_parameters(self) -> int:
-        """Number of parameters; shared ones count once."""
-        return count_parameters(self)
-
-    @property
-    def num_trainable_parameters(self) -> int:
-        """Number of parameters that are not frozen."""
-        return count_parameters(self, trainable_only=True)
-
-    # ------------------------------------------------------------------------------------------------- inspection
-
-    def visualize_architecture(self, input: Mapping[str, Any], save_path: str = "model_graph.png") -> str:
-        """Draw the graph of ``model(**input)``; see :func:`~simtrain.training.architecture.draw_architecture`.
-
-        Args:
-            input: Arguments of ``forward`` by name.
-            save_path: Where to; a name without suffix is a PNG.
-
-        Returns:
-            Path of the picture.
-
-        Raises:
-            MissingExtraError: The packages of ``simtrain[viz]`` are not installed.
-        """
-        return draw_architecture(self, input, save_path)
-
-    def plot_parameter_histogram(self, param_name: str, bins: int = 50) -> Figure:
-        """Histogram of a parameter's values.
-
-        Args:
-            param_name: Its name, such as ``"encoder.layers.0.self_attn.q_proj.weight"``.
-            bins: Number of bins.
-
-        Returns:
-            A matplotlib figure.
-
-        Raises:
-            UnknownNameError: There is no such parameter.
-            MissingExtraError: The packages of ``simtrain[report]`` are not installed.
-        """
-        return parameter_histogram(self, param_name, bins)
-
-    def detect_parameter_outliers(self, sigma: float | int = 3) -> list[dict[str, Any]]:
-        """Count, for every parameter, the values further than ``sigma`` standard deviations from its mean.
-
-        Returns:
-            For each parameter a dict of ``parameter``, ``total``, ``outliers``, ``ratio``, ``max_val``, ``min_val``.
-        """
-        return parameter_outliers(self, sigma)
-
-
-def _name_twice(cls: type, name: str, alias: str) -> None:
-    if alias in vars(cls) and name not in vars(cls):
-        setattr(cls, name, vars(cls)[alias])
-    elif name in vars(cls) and alias not in vars(cls):
-        setattr(cls, alias, vars(cls)[name])
-
-
-def _concrete(method: Callable[..., Any]) -> Callable[..., Any]:
-    # A copy that is not marked abstract: without `updated` the mark stays behind.
-    @wraps(method, updated=())
-    def step(self: BaseModel, *args: Any, **kwargs: Any) -> Any:
-        return method(self, *args, **kwargs)
-
-    return step
+def updated(optim_wrapper: Any, losses: Mapping[str, Any]) -> dict[str, Any]:
+    """Update the parameters by ``losses["loss"]``; give what is to be logged, without graph."""
+    optim_wrapper.update_params(losses["loss"])
+    logged = {name: value.detach() for name, value in losses.items()}
+    norm = getattr(optim_wrapper, "grad_norm", None)
+    return logged if norm is None else {**logged, "grad_norm": norm}
 
 
 def _preprocessor(given: Mapping[str, Any] | nn.Module | None) -> nn.Module:
@@ -400,7 +240,3 @@ def _load_all(model: BaseModel, path: str, allow_missing: bool) -> None:
             f"{path} lacks {len(missing)} tensors of {type(model).__name__}: {', '.join(missing[:5])}"
             f"{', …' if len(missing) > 5 else ''}; set allow_missing_keys to keep their initial values"
         )
-
-
-def _among(module: nn.Module, modules: list[nn.Module]) -> bool:
-    return any(module is other for other in modules)

@@ -60,6 +60,19 @@ def clip_gradients(
     return norm
 
 
+def gradient_norm(parameters: Iterable[Tensor]) -> Tensor | None:
+    """Euclidean norm of all gradients together; None where there are none.
+
+    Example:
+        >>> weight = nn.Parameter(torch.ones(2))
+        >>> (weight * torch.tensor([3.0, 4.0])).sum().backward()
+        >>> gradient_norm([weight])
+        tensor(5.)
+    """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    return _total_norm(gradients, 2.0) if gradients else None
+
+
 def check_clipping(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Check the keyword arguments of :func:`clip_gradients` before there is a gradient.
 

@@ -62,27 +62,6 @@ def initialize(model: nn.Module, init_cfg: Any) -> None:
     _run(_plan(model, init_cfg))
 
 
-def initialize_tree(model: nn.Module) -> None:
-    """Apply the ``init_cfg`` of ``model`` and those of its submodules, checkpoints after all random values.
-
-    Checkpoints of submodules come before those of modules around them: the checkpoint of the whole has the last word.
-    Where there is no ``init_cfg``, nothing is changed.
-
-    Raises:
-        ConfigError: See :func:`initialize`.
-
-    Example:
-        >>> model = nn.Sequential(nn.Linear(2, 1), nn.Linear(1, 1))
-        >>> model.init_cfg, model[1].init_cfg = {"type": "Constant", "val": 1}, {"type": "Constant", "val": 2}
-        >>> initialize_tree(model)
-        >>> model[0].weight.tolist(), model[1].weight.tolist()
-        ([[1.0, 1.0]], [[2.0]])
-    """
-    configured = [module for module in model.modules() if getattr(module, "init_cfg", None) is not None]
-    # Inner modules come after outer ones in modules(): turned round, the outermost checkpoint is loaded last.
-    _run([step for module in reversed(configured) for step in _plan(module, module.init_cfg)])
-
-
 def _run(steps: list[_Step]) -> None:
     for step in sorted(steps, key=lambda step: isinstance(step.initializer, Pretrained)):
         step.run()

@@ -8,6 +8,7 @@ from typing import Any
 import lightning
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from simtrain.training.optim_wrapper import OptimWrapper
 
@@ -38,11 +39,34 @@ class LightningOptimWrapper(OptimWrapper):
             self._module.manual_backward(loss)
 
     def step(self, **kwargs: Any) -> None:
-        """Optimizer step, then the schedules that follow each.
+        """Optimizer step, then the schedules of this optimizer that follow each step.
 
-        Gradients are clipped in the model's hook ``on_before_optimizer_step``: here they may still be scaled.
+        Gradients that a scaler has scaled are clipped later, in the model's hook ``on_before_optimizer_step``.
         """
+        if not self.is_scaled:
+            self.clip()
         self.optimizer.step(**kwargs)
         for config in self._module.trainer.lr_scheduler_configs:
-            if config.interval == "step":
-                config.scheduler.step()  # type: ignore[call-arg]
+            own = config.scheduler.optimizer.param_groups is self.param_groups
+            if own and config.interval == "step" and self.n_updates % config.frequency == 0:
+                step_schedule(config.scheduler)
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether gradients are scaled until just before the optimizer's step."""
+        return getattr(self._module.trainer.precision_plugin, "scaler", None) is not None
+
+    def collected(self) -> dict[str, Any]:
+        """Counts, and gradients of an open window, for checkpoints; the optimizer's own state is saved elsewhere."""
+        state: dict[str, Any] = self.state_dict()["accumulation"]
+        return state
+
+    def restore_collected(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`collected` gave."""
+        self._restore(**state)
+
+
+def step_schedule(schedule: Any) -> None:
+    """Step a schedule; one that waits for a plateau of a figure is left to the model, which knows the figure."""
+    if not isinstance(schedule, ReduceLROnPlateau):
+        schedule.step()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 from collections.abc import Iterable
 
@@ -73,9 +74,8 @@ def frozen_norm_layers(model: nn.Module) -> list[nn.Module]:
 
 def module_device(model: nn.Module, default: torch.device | str = "cpu") -> torch.device:
     """Device of the first parameter, else of the first buffer, else ``default``."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        return tensor.device
-    return torch.device(default)
+    first = next(itertools.chain(model.parameters(), model.buffers()), None)
+    return torch.device(default) if first is None else first.device
 
 
 def module_dtype(model: nn.Module) -> torch.dtype:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from functools import lru_cache
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 from torch import Tensor
 
@@ -43,9 +43,9 @@ def call_step(step: Callable[..., Any], data_batch: Any, **offered: Any) -> Any:
         >>> call_step(lambda batch, k=1: (batch, k), "a", batch_idx=3)
         ('a', 1)
     """
-    named, takes_positions = _accepted(step)
-    words = {name: value for name, value in offered.items() if name in named}
-    positions = [offered["batch_idx"]] if takes_positions and "batch_idx" in offered else []
+    accepted = _accepted(step)
+    positions = [offered[name] for name in accepted.by_position if name in offered]
+    words = {name: value for name, value in offered.items() if name in accepted.by_name}
     return step(data_batch, *positions, **words)
 
 
@@ -117,23 +117,43 @@ def _is_figure(name: str, value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _accepted(step: Callable[..., Any]) -> tuple[frozenset[str], bool]:
-    return _accepted_by_function(getattr(step, "__func__", step), inspect.ismethod(step))
+class _Accepted(NamedTuple):
+    by_name: frozenset[str]
+    by_position: tuple[str, ...]
 
 
-@lru_cache(maxsize=512)
-def _accepted_by_function(function: Callable[..., Any], is_method: bool) -> tuple[frozenset[str], bool]:
-    # Once for each function: reading a signature takes as long as a small step.
+# Weakly: a step may be a closure over a model.
+_KNOWN: WeakKeyDictionary[Callable[..., Any], _Accepted] = WeakKeyDictionary()
+
+
+def _accepted(step: Callable[..., Any]) -> _Accepted:
+    function = getattr(step, "__func__", step)
+    known = _KNOWN.get(function)
+    if known is None:
+        # Once for each function: reading a signature takes as long as a small step.
+        known = _KNOWN[function] = _read(function, inspect.ismethod(step))
+    return known
+
+
+def _read(function: Callable[..., Any], is_method: bool) -> _Accepted:
     parameters = list(inspect.signature(function).parameters.values())[1 if is_method else 0 :]
     by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    after_batch = parameters[1:] if parameters and parameters[0].kind in by_position else parameters
-    named = frozenset(p.name for p in after_batch if p.name in OFFERED and p.kind is not p.POSITIONAL_ONLY)
-    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    for p in after_batch:
-        if p.name not in named and p.default is p.empty and p.kind not in variadic:
+    if not parameters or parameters[0].kind not in by_position:
+        # (*args, **kwargs): a wrapper around a step of unknown form gets the batch alone.
+        return _Accepted(frozenset(), ())
+    rest = parameters[1:]
+    _check_asked(function, rest)
+    named = frozenset(p.name for p in rest if p.name in OFFERED and p.kind is not p.POSITIONAL_ONLY)
+    placed = tuple(p.name for p in rest if p.name in OFFERED and p.kind is p.POSITIONAL_ONLY)
+    only_rest = any(p.kind is p.VAR_POSITIONAL for p in rest) and not any(p.kind in by_position for p in rest)
+    return _Accepted(named, ("batch_idx",) if only_rest else placed)
+
+
+def _check_asked(function: Callable[..., Any], parameters: Sequence[inspect.Parameter]) -> None:
+    for p in parameters:
+        needed = p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        if needed and p.name not in OFFERED:
             raise ContractError(
                 f"{function.__qualname__} asks for {p.name!r}, which no loop gives; a step is called with the batch "
                 f"and, where it names them, {', '.join(OFFERED)}: give {p.name!r} a default"
             )
-    only_rest = not any(p.kind in by_position for p in after_batch)
-    return named, only_rest and any(p.kind is p.VAR_POSITIONAL for p in after_batch)

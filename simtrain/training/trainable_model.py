@@ -16,7 +16,6 @@ from simtrain import registry
 from simtrain.cache import CacheConfig, CachedModel
 from simtrain.data.batches import Targets
 from simtrain.data.collate import Features
-from simtrain.data.transfer import move_to
 from simtrain.encoders import Encoder
 from simtrain.errors import ConfigError
 from simtrain.heads import EmptyHead, EncoderHead
@@ -24,9 +23,10 @@ from simtrain.losses import SimilarityLoss
 from simtrain.models import SimilarityModel
 from simtrain.models.joined_encoders import DEFAULT_NAME, joint_size
 from simtrain.training.attached_metric import AttachedMetric
-from simtrain.training.base_model import BaseModel
+from simtrain.training.base_model import BaseModel, updated
 from simtrain.training.loss_call import call_loss
 from simtrain.training.memory import BatchMemory
+from simtrain.training.model_settings import built
 from simtrain.training.parts import model_parts
 from simtrain.training.stages import TrainStage
 from simtrain.training.step_contract import given_wrapper
@@ -67,6 +67,9 @@ class TrainableModel(BaseModel):
         cache: Which frozen encoders to cache, and where. Default: none.
         xbm: Cross-batch memory. Default: none.
         metrics: Metrics to log for each batch.
+        data_preprocessor: Called with ``((features, targets), training)`` of each batch, or its config. Default:
+            :class:`~simtrain.training.BaseDataPreprocessor`, which moves them to the model's device.
+        init_cfg: How weights are initialised once the model is built; see :func:`simtrain.training.initialize`.
 
     Raises:
         ConfigError: A part is missing, or parts do not fit each other.
@@ -97,8 +100,10 @@ class TrainableModel(BaseModel):
         cache: CacheConfig | None = None,
         xbm: XbmConfig | None = None,
         metrics: AttachedMetric | Sequence[AttachedMetric] = (),
+        data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
+        init_cfg: Mapping[str, Any] | list[Any] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(data_preprocessor, init_cfg)
         self._parts = _Parts(encoders, head, loss, cache, xbm, metrics)
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self._model = self._assemble()
@@ -205,11 +210,12 @@ class TrainableModel(BaseModel):
         Returns:
             ``{"loss": scalar with its graph, ...}``.
         """
-        results = self._step(data_batch, args, TrainStage.TRAIN)
         optim_wrapper = given_wrapper(args, optim_wrapper)
-        if optim_wrapper is not None:
-            optim_wrapper.update_params(results["loss"])
-        return {"loss": results["loss"]}
+        if optim_wrapper is None:
+            return {"loss": self._step(data_batch, args, TrainStage.TRAIN)["loss"]}
+        with optim_wrapper.optim_context(self):
+            loss = self._step(data_batch, args, TrainStage.TRAIN)["loss"]
+        return updated(optim_wrapper, {"loss": loss})
 
     def valid_step(self, data_batch: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Loss, embeddings and targets of a validation batch."""
@@ -245,7 +251,7 @@ class TrainableModel(BaseModel):
 
     @classmethod
     def _built(cls, words: Mapping[str, Any]) -> dict[str, Any]:
-        return super()._built(model_parts(words))
+        return built(cls, model_parts(words))
 
     def _rows(self, batch: Any, results: Any) -> int:
         return len(results["embeddings"]) if "embeddings" in results else super()._rows(batch, results)
@@ -263,7 +269,7 @@ class TrainableModel(BaseModel):
         if self._alone():
             # Under a trainer the caches were filled before: an item that they lack comes from a random transform.
             self._cached.fill_batch(data_batch)
-        features, targets = move_to(self._cached.collate.of(data_batch), self.device)
+        features, targets = self.data_preprocessor(self._cached.collate.of(data_batch), stage is TrainStage.TRAIN)
         embeddings = self(features)
         losses = self.compute_loss(embeddings, targets)
         if stage is TrainStage.TRAIN and self._memory is not None:

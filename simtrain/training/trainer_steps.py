@@ -8,13 +8,15 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from simtrain.data.transfer import move_to
-from simtrain.errors import ConfigError
-from simtrain.training.lightning_optim_wrapper import LightningOptimWrapper
+from simtrain.errors import ConfigError, ContractError
+from simtrain.training.gradient_clipping import gradient_norm
+from simtrain.training.lightning_optim_wrapper import LightningOptimWrapper, step_schedule
 from simtrain.training.stages import TrainStage
 from simtrain.training.step_contract import (
     call_step,
@@ -46,7 +48,8 @@ class TrainerSteps(lightning.LightningModule):
         self.make_optimizer: MakeOptimizer | None = None
         self.make_scheduler: MakeScheduler | None = None
         self.optim_wrapper_cfg: dict[str, Any] = {}
-        self._optim_wrapper: LightningOptimWrapper | list[LightningOptimWrapper] | None = None
+        self._optim_wrapper: list[LightningOptimWrapper] | None = None
+        self._collected: list[dict[str, Any]] | None = None
         self._in_test_step = False
         # A train_step that asks for an optim_wrapper is one that updates the parameters.
         self.automatic_optimization = not wants_optim_wrapper(self.train_step)
@@ -68,33 +71,64 @@ class TrainerSteps(lightning.LightningModule):
         schedule = self.make_scheduler(optimizer, self._n_optimizer_steps())
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def on_fit_start(self) -> None:
-        """Make the ``optim_wrapper`` of a ``train_step`` that asks for one."""
-        if self.automatic_optimization:
-            return
-        optimizers = self.optimizers()
-        wrappers = [
-            LightningOptimWrapper(self, optimizer, **self.optim_wrapper_cfg)  # type: ignore[arg-type]
-            for optimizer in (optimizers if isinstance(optimizers, list) else [optimizers])
-        ]
-        self._optim_wrapper = wrappers if len(wrappers) > 1 else wrappers[0]
-
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Clip the gradients, which are unscaled now, of a ``train_step`` that updates the parameters itself."""
-        for wrapper in [] if self.automatic_optimization else self._wrappers:
-            if wrapper.param_groups is optimizer.param_groups:
+        """Clip gradients that were scaled till now; mend those of a last window whose length was not known."""
+        if self.automatic_optimization:
+            self._mend_window()
+            return
+        for wrapper in self._wrappers:
+            if wrapper.is_scaled and wrapper.param_groups is optimizer.param_groups:
                 wrapper.clip()
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | int | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Log the norm of all gradients together as ``train_grad_norm``, and clip them, where clipping is asked for."""
+        if not gradient_clip_val:
+            return
+        self._log_norm(gradient_norm(self.parameters()))
+        self.clip_gradients(
+            optimizer, gradient_clip_val=gradient_clip_val, gradient_clip_algorithm=gradient_clip_algorithm
+        )
+
+    def on_train_epoch_end(self) -> None:
+        """Step the schedules by epoch of a ``train_step`` that updates the parameters itself."""
+        if self.automatic_optimization or self._optim_wrapper is None:
+            return
+        for config in self.trainer.lr_scheduler_configs:
+            if config.interval == "epoch" and (self.current_epoch + 1) % config.frequency == 0:
+                step_schedule(config.scheduler)
+
+    def on_fit_end(self) -> None:
+        """Let go of the trainer's optimizers."""
+        self._optim_wrapper = None
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save the gradients that a ``train_step`` with an ``optim_wrapper`` has accumulated."""
+        if self._optim_wrapper is not None:
+            checkpoint["optim_wrappers"] = [wrapper.collected() for wrapper in self._wrappers]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep them until there are optimizers again."""
+        self._collected = checkpoint.get("optim_wrappers")
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         """Lightning's name of ``train_step``: checks what it returns, and logs its scalars as ``train_<name>``."""
-        offered = {"batch_idx": batch_idx}
+        offered: dict[str, Any] = {"batch_idx": batch_idx}
         if not self.automatic_optimization:
             self._count_batches(batch_idx)
-            offered["optim_wrapper"] = self._optim_wrapper  # type: ignore[assignment]
+            offered["optim_wrapper"] = self._wrappers if len(self._wrappers) > 1 else self._wrappers[0]
         results = call_step(self.train_step, batch, **offered)
         check_training_result(results, f"{type(self).__name__}.train_step", needs_graph=self.automatic_optimization)
         self._log_figures(results, batch, TrainStage.TRAIN)
-        if results is None or not self.automatic_optimization:
+        if not self.automatic_optimization:
+            for wrapper in self._wrappers:
+                self._log_norm(wrapper.grad_norm)
+            return None
+        if results is None:
             return None
         return {**results, "loss": results["loss"] * self._share_of_window(batch_idx)}
 
@@ -118,15 +152,22 @@ class TrainerSteps(lightning.LightningModule):
     def _log_figures(self, results: Any, batch: Any, stage: TrainStage) -> None:
         training = stage is TrainStage.TRAIN
         for name, value in figures(results).items():
-            self.log(
-                f"{stage}_{name}",
-                value.detach() if isinstance(value, Tensor) else float(value),
-                batch_size=1 if training else self._rows(batch, results),
-                prog_bar=name == "loss",
-                on_step=training,
-                on_epoch=not training,
-                sync_dist=not training,
-            )
+            figure = value.detach() if isinstance(value, Tensor) else float(value)
+            try:
+                self.log(
+                    f"{stage}_{name}",
+                    figure,
+                    batch_size=1 if training else self._rows(batch, results),
+                    prog_bar=name == "loss",
+                    on_step=training,
+                    on_epoch=not training,
+                    sync_dist=not training,
+                )
+            except MisconfigurationException as error:
+                raise ContractError(
+                    f"{type(self).__name__} logs '{stage}_{name}' itself, in another way than it is logged from the "
+                    f"step's result; leave out one of them, or give one another name"
+                ) from error
 
     def _rows(self, batch: Any, results: Any) -> int:
         # The weight of a batch in the mean over an epoch.
@@ -139,23 +180,52 @@ class TrainerSteps(lightning.LightningModule):
             return 1.0
         return window / (batches % window)
 
+    def _mend_window(self) -> None:
+        # The end of a stream shows only at its last batch, when the window's other batches have gone backward already.
+        window, batches = self.trainer.accumulate_grad_batches, self.trainer.num_training_batches
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress
+        missing = -progress.current.ready % window
+        if math.isinf(batches) and progress.is_last_batch and missing:
+            gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
+            torch._foreach_mul_(gradients, window / (window - missing))
+
     def _count_batches(self, batch_idx: int) -> None:
-        if batch_idx > 0 and self._wrappers[0].knows_its_batches:
-            return
         batches = self.trainer.num_training_batches
+        total = -1 if math.isinf(batches) else int(batches)
+        ends_stream = total == -1 and self.trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         for wrapper in self._wrappers:
-            wrapper.initialize_count_status(self, batch_idx, -1 if math.isinf(batches) else int(batches))
+            if batch_idx == 0 or not wrapper.knows_its_batches:
+                wrapper.initialize_count_status(self, batch_idx, total)
+            if ends_stream:
+                wrapper.initialize_count_status(self, batch_idx, batch_idx + 1)
 
     @property
     def _wrappers(self) -> list[LightningOptimWrapper]:
-        assert self._optim_wrapper is not None
-        return self._optim_wrapper if isinstance(self._optim_wrapper, list) else [self._optim_wrapper]
+        # Made when first asked for: hooks of a model's own need not call these here.
+        if self._optim_wrapper is None:
+            given: Any = self.optimizers()
+            optimizers = given if isinstance(given, list) else [given]
+            self._optim_wrapper = [LightningOptimWrapper(self, one, **self.optim_wrapper_cfg) for one in optimizers]
+            for wrapper, state in zip(self._optim_wrapper, self._collected or [], strict=False):
+                wrapper.restore_collected(state)
+            self._collected = None
+        return self._optim_wrapper
+
+    def _log_norm(self, norm: Tensor | None) -> None:
+        if norm is not None:
+            self.log(f"{TrainStage.TRAIN}_grad_norm", norm.detach(), batch_size=1, on_step=True)
 
     def _n_optimizer_steps(self) -> int:
-        steps = int(self.trainer.estimated_stepping_batches)
         window = 1 if self.automatic_optimization else self.optim_wrapper_cfg.get("accumulative_counts", 1)
-        epochs = max(self.trainer.max_epochs or 1, 1)
-        return steps if window == 1 else math.ceil(steps / epochs / window) * epochs
+        epochs, most = self.trainer.max_epochs or -1, self.trainer.max_steps
+        if window == 1 or epochs == -1:
+            return int(self.trainer.estimated_stepping_batches)
+        batches = self.trainer.num_training_batches
+        if math.isinf(batches):  # not known yet, or a stream
+            self.trainer.fit_loop.setup_data()
+            batches = self.trainer.num_training_batches
+        steps = most if math.isinf(batches) else math.ceil(batches / window) * epochs
+        return int(steps if most == -1 else min(steps, most))
 
 
 def for_trainer(step: Callable[..., Any]) -> Callable[..., Any]:
@@ -177,6 +247,7 @@ def for_trainer(step: Callable[..., Any]) -> Callable[..., Any]:
         finally:
             self._in_test_step = False
 
+    test_step.for_trainer = True  # type: ignore[attr-defined]
     # Not functools.wraps: Lightning would look through it, see the form of the inner step, and give it less.
     test_step.__doc__, test_step.__qualname__, test_step.__module__ = step.__doc__, step.__qualname__, step.__module__
     return test_step
@@ -192,5 +263,6 @@ def _rows(data: Any) -> int:
     if isinstance(data, Mapping):
         data = list(data.values())
     if isinstance(data, (list, tuple)):
-        return next((rows for rows in map(_rows, data) if rows), 0)
+        # Texts or numbers are the items themselves.
+        return next((rows for rows in map(_rows, data) if rows), 0) or len(data)
     return 0

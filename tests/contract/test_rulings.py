@@ -28,7 +28,7 @@ class Given(ToyModel):
 
 
 @pytest.mark.contract("ruling-2")
-def test_the_dict_of_an_overridden_step_is_taken_at_face_value(trainer):
+def test_ruling_2_the_dict_of_an_overridden_step_is_taken_at_face_value(trainer):
     torch.manual_seed(0)
     model, twin = Given(lambda loss: {"loss": loss, "loss_aux": 100 * loss}), ToyModel()
     twin.load_state_dict(model.state_dict())
@@ -39,7 +39,7 @@ def test_the_dict_of_an_overridden_step_is_taken_at_face_value(trainer):
 
 
 @pytest.mark.contract("ruling-4")
-def test_either_name_of_the_validation_step_is_overridden(trainer):
+def test_ruling_4_either_name_of_the_validation_step_is_overridden(trainer):
     class Val(ToyModel):
         def val_step(self, batch):
             return {"figure": 7.0}
@@ -55,7 +55,7 @@ def test_either_name_of_the_validation_step_is_overridden(trainer):
 
 
 @pytest.mark.contract("ruling-11")
-def test_a_step_that_returns_none_leaves_the_batch_out(trainer):
+def test_ruling_11_a_step_that_returns_none_leaves_the_batch_out(trainer):
     model = Given(lambda loss: None)
     before = model.linear.weight.clone()
     trainer(max_epochs=1).fit(model, loader())
@@ -75,7 +75,7 @@ def test_a_step_that_returns_none_leaves_the_batch_out(trainer):
         (lambda loss: {"loss": loss / 0}, DataError, "the loss of Given.train_step is inf"),
     ],
 )
-def test_wrong_results_of_a_training_step_are_told_apart(trainer, make, kind, message):
+def test_ruling_2_wrong_results_of_a_training_step_are_told_apart(trainer, make, kind, message):
     model = Given(make)
     before = model.linear.weight.clone()
     with pytest.raises(kind, match=message):
@@ -85,27 +85,40 @@ def test_wrong_results_of_a_training_step_are_told_apart(trainer, make, kind, me
 
 @pytest.mark.contract("000-5")
 @pytest.mark.parametrize("stage", ["valid_step", "test_step"])
-def test_wrong_results_of_an_evaluation_step_are_told(trainer, stage):
+def test_000_5_wrong_results_of_an_evaluation_step_are_told(trainer, stage):
     model = type("Wrong", (ToyModel,), {stage: lambda self, batch: "accuracy 3"})()
     run = trainer().validate if stage == "valid_step" else trainer().test
     with pytest.raises(ContractError, match=f"Wrong.{stage} should return a dict, or a list of predictions, got str"):
         run(model, loader(), verbose=False)
 
 
+def model_that_notes_its_optimizer():
+    model, seen = ToyModel(), []
+
+    def step(batch):
+        optimizer = model.optimizers()
+        seen.append((type(optimizer).__name__, optimizer.param_groups[0]["lr"]))
+        return model.compute_loss(**batch)
+
+    model.train_step = step
+    return model, seen
+
+
 @pytest.mark.contract("ruling-12")
-def test_the_default_optimizer_is_the_configs_on_the_cpu_too():
-    model = ToyModel()
-    Runner(model, 1, loader(), cfg={"optimizer": {"type": "AdamW", "lr": 0.25}})
-    optimizer = model.configure_optimizers()
-    assert type(optimizer).__name__ == "AdamW"
-    assert optimizer.param_groups[0]["lr"] == 0.25
+def test_ruling_12_the_default_optimizer_is_the_configs_on_the_cpu_too():
+    for rate in (0.25, 0.125):  # a second runner's config counts, too
+        model, seen = model_that_notes_its_optimizer()
+        Runner(model, 1, loader(1), cfg={"optimizer": {"type": "AdamW", "lr": 0.5}}).fit()
+        Runner(model, 1, loader(1), cfg={"optimizer": {"type": "AdamW", "lr": rate}}).fit()
+        assert seen == [("LightningAdamW", 0.5), ("LightningAdamW", rate)]
+        assert model.make_optimizer is None
     assert type(ToyModel().configure_optimizers()).__name__ == "AdamW"
     with pytest.raises(ConfigError, match="nothing can be trained: ToyModel has no parameters, or all are frozen"):
         ToyModel().freeze_parameters().configure_optimizers()
 
 
 @pytest.mark.contract("ruling-12")
-def test_the_schedule_of_the_config_is_stepped_after_each_update():
+def test_ruling_12_the_schedule_of_the_config_is_stepped_after_each_update():
     model = ToyModel()
     cfg = {"optimizer": {"type": "SGD", "lr": 1.0}, "scheduler": {"type": "linear", "warmup_rate": 0.0}}
     rates = []
@@ -133,7 +146,7 @@ def test_the_schedule_of_the_config_is_stepped_after_each_update():
         (lambda batch, *, optim_wrapper=None: optim_wrapper, None),
     ],
 )
-def test_steps_of_every_form_get_what_they_name(step, expected):
+def test_ruling_1_steps_of_every_form_get_what_they_name(step, expected):
     assert call_step(step, "batch", batch_idx=3, dataloader_idx=1) == expected
 
 
@@ -160,7 +173,7 @@ class Heavy(BaseModel):
 
 
 @pytest.mark.contract("000-1")
-def test_a_model_can_be_copied_and_pickled():
+def test_000_1_a_model_can_be_copied_and_pickled():
     import copy
     import pickle
 

@@ -24,7 +24,7 @@ def loader(n=4):
 
 
 @pytest.mark.contract("000-1")
-def test_a_model_is_a_module_that_is_built_without_arguments_and_works_alone():
+def test_000_1_a_model_is_a_module_that_is_built_without_arguments_and_works_alone():
     model = ToyModel()
     assert isinstance(model, nn.Module)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -40,7 +40,7 @@ def test_a_model_is_a_module_that_is_built_without_arguments_and_works_alone():
 
 @pytest.mark.contract("000-2", "ruling-3")
 @pytest.mark.parametrize("lacking", ["train_step", "valid_step", "test_step", "compute_loss"])
-def test_a_class_that_lacks_a_step_cannot_be_built(lacking):
+def test_000_2_a_class_that_lacks_a_step_cannot_be_built(lacking):
     steps = {name: lambda self, *a: {} for name in ("train_step", "valid_step", "test_step", "compute_loss")}
     del steps[lacking]
     with pytest.raises(TypeError, match=f"Lacking cannot be built yet.*missing: {lacking}"):
@@ -48,7 +48,7 @@ def test_a_class_that_lacks_a_step_cannot_be_built(lacking):
 
 
 @pytest.mark.contract("000-2", "ruling-3")
-def test_the_base_class_itself_and_a_forward_without_mode_are_abstract():
+def test_000_2_the_base_class_itself_and_a_forward_without_mode_are_abstract():
     class Plain(BaseModel):
         def forward(self, x):
             return x
@@ -59,7 +59,7 @@ def test_the_base_class_itself_and_a_forward_without_mode_are_abstract():
 
 
 @pytest.mark.contract("000-3", "000-6")
-def test_train_step_returns_a_live_loss_from_compute_loss():
+def test_000_3_train_step_returns_a_live_loss_from_compute_loss():
     model, batch = ToyModel(), toy_batches(1)[0]
     loss = model.train_step(batch)["loss"]
     assert loss.shape == ()
@@ -69,7 +69,7 @@ def test_train_step_returns_a_live_loss_from_compute_loss():
 
 
 @pytest.mark.contract("000-4", "000-5")
-def test_scalars_are_logged_and_other_results_are_not(trainer):
+def test_000_4_scalars_are_logged_and_other_results_are_not(trainer):
     class Detailed(ToyModel):
         def train_step(self, batch):
             loss = self.compute_loss(**batch)["loss"]
@@ -88,7 +88,7 @@ def test_scalars_are_logged_and_other_results_are_not(trainer):
 
 
 @pytest.mark.contract("000-5")
-def test_validation_figures_are_means_over_the_items(trainer):
+def test_000_5_validation_figures_are_means_over_the_items(trainer):
     batches = [toy_batches(1, rows=6)[0], toy_batches(1, rows=2, seed=1)[0]]
     model = ToyModel()
     logged = trainer().validate(model, DataLoader(batches, batch_size=None), verbose=False)[0]["validation_loss"]
@@ -98,7 +98,7 @@ def test_validation_figures_are_means_over_the_items(trainer):
 
 @pytest.mark.contract("000-7")
 @pytest.mark.parametrize("wrap", [None, "model", "state_dict", "safetensors"])
-def test_load_checkpoint_takes_every_usual_form(tmp_path, wrap):
+def test_000_7_load_checkpoint_takes_every_usual_form(tmp_path, wrap):
     source, model = ToyModel(), ToyModel()
     state = source.state_dict()
     path = tmp_path / ("weights.safetensors" if wrap == "safetensors" else "weights.pt")
@@ -111,7 +111,7 @@ def test_load_checkpoint_takes_every_usual_form(tmp_path, wrap):
 
 
 @pytest.mark.contract("000-7")
-def test_load_checkpoint_takes_lightnings_own_file(tmp_path, trainer):
+def test_000_7_load_checkpoint_takes_lightnings_own_file(tmp_path, trainer):
     model = ToyModel()
     fitted = trainer(max_epochs=1)
     fitted.fit(model, loader())
@@ -122,7 +122,7 @@ def test_load_checkpoint_takes_lightnings_own_file(tmp_path, trainer):
 
 
 @pytest.mark.contract("000-7")
-def test_missing_names_are_returned_and_unexpected_ones_reported(tmp_path, caplog):
+def test_000_7_missing_names_are_returned_and_unexpected_ones_reported(tmp_path, caplog):
     torch.save({"linear.weight": torch.ones(1, 10), "extra.bias": torch.ones(1)}, tmp_path / "w.pt")
     with caplog.at_level(logging.WARNING, logger="simtrain"):
         assert ToyModel().load_checkpoint(str(tmp_path / "w.pt")) == ["linear.bias"]
@@ -130,7 +130,7 @@ def test_missing_names_are_returned_and_unexpected_ones_reported(tmp_path, caplo
 
 
 @pytest.mark.contract("000-7")
-def test_a_file_in_which_nothing_matches_is_an_error_and_changes_nothing(tmp_path):
+def test_000_7_a_file_in_which_nothing_matches_is_an_error_and_changes_nothing(tmp_path):
     torch.save({"other.weight": torch.ones(2)}, tmp_path / "w.pt")
     model = ToyModel()
     before = model.linear.weight.clone()
@@ -150,7 +150,7 @@ class Trap:
 
 
 @pytest.mark.contract("000-7")
-def test_a_checkpoint_with_code_is_refused_and_nothing_of_it_runs(tmp_path):
+def test_000_7_a_checkpoint_with_code_is_refused_and_nothing_of_it_runs(tmp_path):
     torch.save({"linear.weight": torch.ones(1, 10), "trap": Trap(tmp_path / "ran")}, tmp_path / "w.pt")
     with pytest.raises(CheckpointError, match="safetensors"):
         ToyModel().load_checkpoint(str(tmp_path / "w.pt"))
@@ -175,14 +175,14 @@ class YourSettings:
     ],
     ids=["dict", "omegaconf", "namespace", "dataclass", "structured"],
 )
-def test_from_cfg_takes_every_kind_of_config(cfg):
+def test_000_8_from_cfg_takes_every_kind_of_config(cfg):
     model = BaseModel.from_cfg(cfg)
     assert type(model) is YourModelClassName
     assert model.hidden_size == 16
 
 
 @pytest.mark.contract("000-8")
-def test_from_cfg_on_a_class_needs_no_type_and_the_base_class_does():
+def test_000_8_from_cfg_on_a_class_needs_no_type_and_the_base_class_does():
     assert YourModelClassName.from_cfg({"hidden_size": 5}).hidden_size == 5
     assert YourModelClassName.from_cfg({}).hidden_size == 8
     with pytest.raises(ValueError, match="the config has no 'type', and BaseModel itself cannot be built"):
@@ -193,19 +193,19 @@ def test_from_cfg_on_a_class_needs_no_type_and_the_base_class_does():
 
 @pytest.mark.contract("000-8")
 @pytest.mark.usefixtures("without_type_checks")
-def test_something_else_is_no_config():
+def test_000_8_something_else_is_no_config():
     with pytest.raises(ContractError, match=r"a model's config is a dict, .* got list"):
         ToyModel.from_cfg(["dim"])
 
 
 @pytest.mark.contract("000-9", "ruling-6")
-def test_unknown_keys_are_errors_that_name_the_nearest():
+def test_000_9_unknown_keys_are_errors_that_name_the_nearest():
     with pytest.raises(ConfigError, match="YourModelClassName has no setting 'hiden_size'; did you mean 'hidden_size'"):
         YourModelClassName.from_cfg({"hiden_size": 5})
 
 
 @pytest.mark.contract("000-9")
-def test_an_argument_without_default_is_asked_for_and_kwargs_take_everything():
+def test_000_9_an_argument_without_default_is_asked_for_and_kwargs_take_everything():
     class Open(ToyModel):
         def __init__(self, dim, **more):
             super().__init__(dim)
@@ -223,7 +223,7 @@ class Composed(ToyModel):
 
 
 @pytest.mark.contract("000-9")
-def test_nested_configs_are_built_but_not_where_a_dict_is_asked_for():
+def test_000_9_nested_configs_are_built_but_not_where_a_dict_is_asked_for():
     model = Composed.from_cfg(
         {
             "loss": {"type": "TripletLoss", "margin": 0.3},
@@ -240,7 +240,7 @@ def test_nested_configs_are_built_but_not_where_a_dict_is_asked_for():
 
 
 @pytest.mark.contract("000-10", "ruling-6")
-def test_pretrained_weights_are_loaded_and_missing_ones_are_errors_unless_allowed(tmp_path):
+def test_000_10_pretrained_weights_are_loaded_and_missing_ones_are_errors_unless_allowed(tmp_path):
     weights = {"linear.weight": torch.full((1, 10), 3.0)}
     torch.save(weights, tmp_path / "w.pt")
     cfg = {"pretrained": str(tmp_path / "w.pt")}
@@ -251,7 +251,7 @@ def test_pretrained_weights_are_loaded_and_missing_ones_are_errors_unless_allowe
 
 
 @pytest.mark.contract("000-11", "ruling-8")
-def test_the_device_is_followed_where_it_is_given():
+def test_000_11_the_device_is_followed_where_it_is_given():
     assert ToyModel.from_cfg({"device": "cpu"}).device == torch.device("cpu")
     assert ToyModel.from_cfg({"device": torch.device("meta")}).device == torch.device("meta")
     with torch.device("meta"):
@@ -263,7 +263,7 @@ def test_the_device_is_followed_where_it_is_given():
 
 
 @pytest.mark.contract("000-12")
-def test_the_registry_of_models_takes_modules_alone_and_each_name_once():
+def test_000_12_the_registry_of_models_takes_modules_alone_and_each_name_once():
     with pytest.raises(ContractError, match=r"a model has to be a subclass of torch.nn.modules.module.Module"):
         registry.models.register_module("NoModule")(dict)
     with pytest.raises(KeyError, match="the model name 'YourModelClassName' is taken"):
@@ -275,7 +275,7 @@ def test_the_registry_of_models_takes_modules_alone_and_each_name_once():
 
 
 @pytest.mark.contract("000-13", "ruling-7")
-def test_freezing_searches_the_pattern_and_gives_the_model_back():
+def test_000_13_freezing_searches_the_pattern_and_gives_the_model_back():
     model = YourModelClassName()
     assert model.freeze_parameters(regex="^layer") is model
     assert [name for name, p in model.named_parameters() if not p.requires_grad] == ["layer.weight", "layer.bias"]
@@ -292,7 +292,7 @@ class Normed(ToyModel):
 
 
 @pytest.mark.contract("000-13")
-def test_frozen_normalisation_layers_stay_in_eval_mode_when_asked():
+def test_000_13_frozen_normalisation_layers_stay_in_eval_mode_when_asked():
     model = Normed().freeze_parameters(regex="^norm", norm_eval=True)
     assert (model.norm.training, model.other.training) == (False, True)
     assert model.eval().train() is model
@@ -310,7 +310,7 @@ class DictOutput(ToyModel):
 
 @pytest.mark.contract("000-14")
 @pytest.mark.parametrize("name", ["graph", "graph.png", "nested/graph.svg"])
-def test_the_drawn_architecture_is_where_it_is_said_to_be(tmp_path, name):
+def test_000_14_the_drawn_architecture_is_where_it_is_said_to_be(tmp_path, name):
     pytest.importorskip("torchview")
     model = DictOutput()
     path = Path(model.visualize_architecture({"x": torch.ones(2, 10)}, str(tmp_path / name)))
@@ -320,7 +320,7 @@ def test_the_drawn_architecture_is_where_it_is_said_to_be(tmp_path, name):
 
 
 @pytest.mark.contract("000-15")
-def test_the_histogram_of_a_parameter_counts_its_values():
+def test_000_15_the_histogram_of_a_parameter_counts_its_values():
     pytest.importorskip("matplotlib")
     figure = ToyModel().plot_parameter_histogram("linear.weight", bins=5)
     assert type(figure).__name__ == "Figure"
@@ -330,7 +330,7 @@ def test_the_histogram_of_a_parameter_counts_its_values():
 
 
 @pytest.mark.contract("000-16")
-def test_outliers_are_counted_by_parameter():
+def test_000_16_outliers_are_counted_by_parameter():
     model = ToyModel(dim=100)
     with torch.no_grad():
         model.linear.weight.zero_()
@@ -352,7 +352,7 @@ class Parameterless(BaseModel):
 
 
 @pytest.mark.contract("000-17")
-def test_the_properties_follow_the_parameters_and_need_none():
+def test_000_17_the_properties_follow_the_parameters_and_need_none():
     model = ToyModel()
     assert (model.device, model.dtype) == (torch.device("cpu"), torch.float32)
     assert (model.num_parameters, model.num_trainable_parameters) == (11, 11)
@@ -366,7 +366,7 @@ def test_the_properties_follow_the_parameters_and_need_none():
 
 
 @pytest.mark.contract("000-18", "ruling-12")
-def test_the_minimal_example_runs_under_the_runner():
+def test_000_18_the_minimal_example_runs_under_the_runner():
     toy_model = ToyModel()
     toy_model.freeze_parameters(regex="^linear")
     assert toy_model.num_trainable_parameters == 0

@@ -36,7 +36,7 @@ def batch(rows=4):
 
 
 @pytest.mark.contract("001-1")
-def test_the_preprocessor_is_a_default_a_module_or_a_config():
+def test_001_1_the_preprocessor_is_a_default_a_module_or_a_config():
     assert type(Line().data_preprocessor) is BaseDataPreprocessor
     module = Doubling()
     assert Line(data_preprocessor=module).data_preprocessor is module
@@ -47,13 +47,13 @@ def test_the_preprocessor_is_a_default_a_module_or_a_config():
 
 @pytest.mark.contract("001-1")
 @pytest.mark.usefixtures("without_type_checks")
-def test_anything_else_is_a_type_error():
+def test_001_1_anything_else_is_a_type_error():
     with pytest.raises(TypeError, match=r"data_preprocessor should be a module or the config of one.*got int"):
         Line(data_preprocessor=3)
 
 
 @pytest.mark.contract("001-2", "ruling-3")
-def test_a_forward_with_a_mode_gives_all_steps():
+def test_001_2_a_forward_with_a_mode_gives_all_steps():
     model = Line()
     data = batch()
     assert model.train_step(data)["loss"].requires_grad
@@ -65,7 +65,7 @@ def test_a_forward_with_a_mode_gives_all_steps():
 
 
 @pytest.mark.contract("001-3", "ruling-1")
-def test_an_optim_wrapper_updates_and_what_comes_back_is_for_the_log():
+def test_001_3_an_optim_wrapper_updates_and_what_comes_back_is_for_the_log():
     torch.manual_seed(0)
     model, twin = Line(), Line()
     twin.load_state_dict(model.state_dict())
@@ -81,7 +81,7 @@ def test_an_optim_wrapper_updates_and_what_comes_back_is_for_the_log():
 
 
 @pytest.mark.contract("001-3", "ruling-1")
-def test_without_an_optim_wrapper_nothing_is_updated():
+def test_001_3_without_an_optim_wrapper_nothing_is_updated():
     model = Line()
     before = model.linear.weight.clone()
     model.train_step(batch())["loss"].backward()
@@ -89,7 +89,7 @@ def test_without_an_optim_wrapper_nothing_is_updated():
 
 
 @pytest.mark.contract("001-4")
-def test_validation_preprocesses_without_augmentation():
+def test_001_4_validation_preprocesses_without_augmentation():
     class Noting(BaseDataPreprocessor):
         seen = []  # noqa: RUF012
 
@@ -108,7 +108,7 @@ Point = namedtuple("Point", "inputs data_samples")
 
 
 @pytest.mark.contract("001-5")
-def test_batches_are_unpacked_by_name_or_by_place():
+def test_001_5_batches_are_unpacked_by_name_or_by_place():
     model, data = Line(), batch()
     values = list(data.values())
     losses = [model.train_step(form)["loss"].item() for form in (data, values, tuple(values), Point(*values))]
@@ -118,7 +118,7 @@ def test_batches_are_unpacked_by_name_or_by_place():
 
 
 @pytest.mark.contract("001-6")
-def test_parts_are_averaged_added_and_put_after_the_total():
+def test_001_6_parts_are_averaged_added_and_put_after_the_total():
     a, b = torch.tensor([1.0, 3.0], requires_grad=True), torch.tensor(5.0)
     total, logged = Line().parse_losses({"acc": torch.tensor(1), "loss_a": a, "loss_b": [b, b]})
     assert isinstance(logged, OrderedDict)
@@ -140,7 +140,7 @@ def test_parts_are_averaged_added_and_put_after_the_total():
     ),
     figures=st.dictionaries(st.sampled_from(["acc", "size", "lossless"]), st.floats(-10, 10)),
 )
-def test_the_total_is_the_sum_of_the_means(parts, figures):
+def test_001_6_the_total_is_the_sum_of_the_means(parts, figures):
     as_tensors = {name: torch.tensor(values, dtype=torch.float64) for name, values in parts.items()}
     as_tensors |= {name: torch.tensor(value, dtype=torch.float64) for name, value in figures.items()}
     total, logged = parse_losses(as_tensors)
@@ -164,14 +164,14 @@ def test_the_total_is_the_sum_of_the_means(parts, figures):
         ({"loss": torch.tensor(1.0), "loss_aux": torch.tensor(2.0)}, "'loss' stands beside other parts"),
     ],
 )
-def test_what_cannot_be_added_up_is_a_type_error(losses, message):
+def test_001_6_what_cannot_be_added_up_is_a_type_error(losses, message):
     with pytest.raises(TypeError, match=message):
         parse_losses(losses)
 
 
 @pytest.mark.contract("001-6")
 @pytest.mark.usefixtures("without_type_checks")
-def test_a_forward_that_gives_no_dict_is_told_so():
+def test_001_6_a_forward_that_gives_no_dict_is_told_so():
     class Wrong(Line):
         def forward(self, inputs, data_samples=None, mode="tensor"):
             return self.linear(inputs).mean()
@@ -183,7 +183,7 @@ def test_a_forward_that_gives_no_dict_is_told_so():
 
 
 @pytest.mark.contract("001-6")
-def test_a_loss_that_is_not_finite_stops_before_any_weight_changes():
+def test_001_6_a_loss_that_is_not_finite_stops_before_any_weight_changes():
     model = Line()
     before = model.linear.weight.clone()
     data = batch()
@@ -195,7 +195,7 @@ def test_a_loss_that_is_not_finite_stops_before_any_weight_changes():
 
 
 @pytest.mark.contract("001-7")
-def test_moving_a_model_moves_its_preprocessors_and_gives_the_model():
+def test_001_7_moving_a_model_moves_its_preprocessors_and_gives_the_model():
     class Outer(Line):
         def __init__(self):
             super().__init__()
@@ -210,14 +210,14 @@ def test_moving_a_model_moves_its_preprocessors_and_gives_the_model():
 @pytest.mark.gpu
 @pytest.mark.contract("001-7")
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_batch_from_the_cpu_trains_a_model_on_the_gpu():
+def test_001_7_a_batch_from_the_cpu_trains_a_model_on_the_gpu():
     model = Line().cuda()
     assert model.data_preprocessor.device.type == "cuda"
     assert model.train_step(batch())["loss"].device.type == "cuda"
 
 
 @pytest.mark.contract("001-8")
-def test_weights_are_initialised_once_the_model_is_built_and_again_when_asked():
+def test_001_8_weights_are_initialised_once_the_model_is_built_and_again_when_asked():
     model = Line(init_cfg={"type": "Constant", "val": 2.0, "bias": 1.0})
     assert model.linear.weight.tolist() == [[2.0, 2.0, 2.0]]
     assert model.linear.bias.tolist() == [1.0]
@@ -227,20 +227,20 @@ def test_weights_are_initialised_once_the_model_is_built_and_again_when_asked():
 
 
 @pytest.mark.contract("001-8")
-def test_loaded_weights_win_over_initialised_ones(tmp_path):
+def test_001_8_loaded_weights_win_over_initialised_ones(tmp_path):
     torch.save(Line().state_dict(), tmp_path / "w.pt")
     model = Line.from_cfg({"init_cfg": {"type": "Constant", "val": 2.0}, "pretrained": str(tmp_path / "w.pt")})
     assert model.linear.weight.tolist() != [[2.0, 2.0, 2.0]]
 
 
 @pytest.mark.contract("001-8")
-def test_registered_models_are_found_by_name():
+def test_001_8_registered_models_are_found_by_name():
     assert registry.models.get("YourModelClassName") is YourModelClassName
     assert type(registry.models.build({"type": "ImageToyModel"})) is ImageToyModel
 
 
 @pytest.mark.contract("001-2")
-def test_the_printed_examples_give_what_each_mode_promises():
+def test_001_2_the_printed_examples_give_what_each_mode_promises():
     images, labels = image_batches(1, side=22)[0]
     toy = ImageToyModel()
     assert toy(images, list(labels)).shape == (4, 10)

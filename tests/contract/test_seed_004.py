@@ -36,7 +36,7 @@ class Counting(nn.Module):
 
 
 @pytest.mark.contract("004-1")
-def test_the_printed_loop_runs_with_the_models_own_parts():
+def test_004_1_the_printed_loop_runs_with_the_models_own_parts():
     model = MMResNet50()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     train = image_batches(1, rows=8) * 40
@@ -54,7 +54,7 @@ def test_the_printed_loop_runs_with_the_models_own_parts():
 
 
 @pytest.mark.contract("004-1")
-def test_the_steps_hide_the_loop():
+def test_004_1_the_steps_hide_the_loop():
     model, evaluator = MMResNet50(), Counting()
     wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.5))
     for data_batch in image_batches(1, rows=8) * 40:
@@ -87,7 +87,7 @@ class TwoSteps(BaseModel):
 
 @pytest.mark.contract("004-2", "ruling-1")
 @pytest.mark.parametrize("under", ["trainer", "runner"])
-def test_an_overridden_train_step_updates_as_it_likes_and_the_loop_does_not(trainer, under):
+def test_004_2_an_overridden_train_step_updates_as_it_likes_and_the_loop_does_not(trainer, under):
     torch.manual_seed(0)
     model, twin = TwoSteps(), TwoSteps()
     twin.load_state_dict(model.state_dict())
@@ -106,7 +106,7 @@ def test_an_overridden_train_step_updates_as_it_likes_and_the_loop_does_not(trai
 
 
 @pytest.mark.contract("004-2")
-def test_the_printed_steps_run_under_trainer_and_runner(trainer):
+def test_004_2_the_printed_steps_run_under_trainer_and_runner(trainer):
     loader = DataLoader(image_batches(2), batch_size=None)
     model = MMResNet50Spelled()
     before = model.resnet.fc.weight.clone()
@@ -119,7 +119,7 @@ def test_the_printed_steps_run_under_trainer_and_runner(trainer):
 
 
 @pytest.mark.contract("004-2")
-def test_accumulation_and_clipping_of_the_config_reach_an_overridden_train_step():
+def test_004_2_accumulation_and_clipping_of_the_config_reach_an_overridden_train_step():
     class Halved(TwoSteps):
         def train_step(self, data, optim_wrapper):
             loss, logged = self.parse_losses(self(**data, mode="loss"))
@@ -145,7 +145,7 @@ def test_accumulation_and_clipping_of_the_config_reach_an_overridden_train_step(
 
 
 @pytest.mark.contract("004-3", "004-7")
-def test_a_preprocessor_turns_tuples_into_named_fields():
+def test_004_3_a_preprocessor_turns_tuples_into_named_fields():
     class Named(BaseModel):
         def __init__(self, **words):
             super().__init__(**words)
@@ -165,7 +165,7 @@ def test_a_preprocessor_turns_tuples_into_named_fields():
 
 
 @pytest.mark.contract("004-4")
-def test_three_modes_give_three_kinds_of_result():
+def test_004_4_three_modes_give_three_kinds_of_result():
     model = TwoSteps()
     batch = toy_batches(1)[0]
     assert isinstance(model(**batch, mode="loss"), dict)
@@ -173,7 +173,7 @@ def test_three_modes_give_three_kinds_of_result():
 
 
 @pytest.mark.contract("004-5")
-def test_the_order_of_an_update(trainer):
+def test_004_5_the_order_of_an_update(trainer):
     calls = []
 
     class Noting(BaseModel):
@@ -208,7 +208,7 @@ def test_the_order_of_an_update(trainer):
 
 
 @pytest.mark.contract("004-6")
-def test_without_a_preprocessor_data_goes_to_the_models_device():
+def test_004_6_without_a_preprocessor_data_goes_to_the_models_device():
     model = MMResNet50().to("meta")
     images, labels = image_batches(1)[0]
     moved = model.data_preprocessor((images, {"labels": [labels, "a text"]}))
@@ -218,7 +218,7 @@ def test_without_a_preprocessor_data_goes_to_the_models_device():
 
 
 @pytest.mark.contract("004-7")
-def test_images_are_moved_before_they_are_normalised():
+def test_004_7_images_are_moved_before_they_are_normalised():
     class Watched(ImageDataPreprocessor):
         moved = None
 
@@ -234,7 +234,7 @@ def test_images_are_moved_before_they_are_normalised():
 
 
 @pytest.mark.contract("004-7")
-def test_batches_are_augmented_in_training_only_and_preprocessors_compose():
+def test_004_7_batches_are_augmented_in_training_only_and_preprocessors_compose():
     model = MMResNet50()
     model.data_preprocessor = ComposedDataPreprocessor(
         [NamedFieldsPreprocessor(["inputs", "data_samples"]), MixUpDataPreprocessor(num_classes=10, alpha=1.0)]
@@ -250,7 +250,7 @@ def test_batches_are_augmented_in_training_only_and_preprocessors_compose():
 
 
 @pytest.mark.contract("004-2")
-def test_a_step_that_needs_more_than_a_loop_gives_is_told_so(trainer):
+def test_004_2_a_step_that_needs_more_than_a_loop_gives_is_told_so(trainer):
     class Needy(TwoSteps):
         def train_step(self, data, teacher):
             return {}
@@ -260,7 +260,7 @@ def test_a_step_that_needs_more_than_a_loop_gives_is_told_so(trainer):
 
 
 @pytest.mark.contract("004-6")
-def test_lightning_moves_nested_batches_with_the_same_rules():
+def test_004_6_lightning_moves_nested_batches_with_the_same_rules():
     moved = MMResNet50().transfer_batch_to_device({"a": [torch.ones(1), "text"]}, torch.device("meta"), 0)
     assert moved["a"][0].device.type == "meta"
     assert moved["a"][1] == "text"

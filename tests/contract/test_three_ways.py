@@ -20,7 +20,7 @@ def made(kind):
 @pytest.mark.contract("000-1", "000-18", "001-2")
 @pytest.mark.parametrize(("kind", "batches"), CASES)
 @pytest.mark.parametrize("n_valid", [1, 2])
-def test_the_three_ways_end_with_the_same_weights(trainer, kind, batches, n_valid):
+def test_000_1_the_three_ways_end_with_the_same_weights(trainer, kind, batches, n_valid):
     # Alone, in plain PyTorch.
     alone, data = made(kind), batches(3)
     optimizer = alone.make_optimizer(alone.parameters())
@@ -54,7 +54,7 @@ def test_the_three_ways_end_with_the_same_weights(trainer, kind, batches, n_vali
 
 @pytest.mark.contract("ruling-1")
 @pytest.mark.parametrize("accumulated", [1, 2, 3, 5])
-def test_the_last_window_of_accumulation_counts_its_own_batches(trainer, accumulated):
+def test_ruling_1_the_last_window_of_accumulation_counts_its_own_batches(trainer, accumulated):
     data = toy_batches(4)
     model, twin = made(ToyModel), made(ToyModel)
     trainer(max_epochs=2, accumulate_grad_batches=accumulated).fit(model, DataLoader(data, batch_size=None))
@@ -74,7 +74,7 @@ def test_the_last_window_of_accumulation_counts_its_own_batches(trainer, accumul
              "(self, batch, batch_idx, dataloader_idx=0)", "(self, batch, *, k=5)", "(self, batch, **kwargs)"]
 )  # fmt: skip
 @pytest.mark.parametrize("n_loaders", [1, 2])
-def test_a_test_step_of_any_form_runs_with_one_and_two_loaders(trainer, form, n_loaders):
+def test_000_5_a_test_step_of_any_form_runs_with_one_and_two_loaders(trainer, form, n_loaders):
     space = {}
     # A second argument must not be filled with the number of the batch.
     exec(f"def test_step{form}:\n    assert locals().get('k', 5) == 5\n    return self.compute_loss(**batch)", space)
@@ -86,7 +86,7 @@ def test_a_test_step_of_any_form_runs_with_one_and_two_loaders(trainer, form, n_
 
 
 @pytest.mark.contract("000-5")
-def test_super_and_direct_calls_of_a_test_step_are_left_alone(trainer):
+def test_000_5_super_and_direct_calls_of_a_test_step_are_left_alone(trainer):
     class First(ToyModel):
         def test_step(self, batch, factor=1.0):
             return {"loss": factor * self.compute_loss(**batch)["loss"]}

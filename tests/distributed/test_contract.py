@@ -35,7 +35,7 @@ def folder(tmp_path_factory):
 @pytest.mark.contract("001-9", "004-2")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("way", WAYS)
-def test_two_processes_end_where_one_ends(folder, way, kind):
+def test_001_9_two_processes_end_where_one_ends(folder, way, kind):
     states = [torch.load(folder / f"{way}-{kind}-{rank}.pt", weights_only=True) for rank in (0, 1)]
     expected = one_process(kind)
     for name, value in expected.state_dict().items():

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from simtrain.errors import CheckpointError, ConfigError
-from simtrain.training.initialization import initialize, initialize_tree
+from simtrain.training.initialization import initialize
 from simtrain.training.initializers import Kaiming, Normal, TruncNormal, Uniform, initializers
 
 REFERENCES = [
@@ -194,26 +194,6 @@ def test_a_submodule_with_a_config_of_its_own_is_left_alone(caplog: pytest.LogCa
     assert changed == set()
     assert "the override of 'neck.0' has no effect" in caplog.text
     assert changed_by(model.neck, model.neck.init_cfg) == {"0.weight", "0.bias", "2.weight"}
-
-
-def test_the_tree_applies_inner_configs_and_then_checkpoints_from_the_inside_out(tmp_path: Path) -> None:
-    torch.save({"neck.0.weight": torch.full((4, 3), 5.0)}, tmp_path / "outer.pt")
-    inner = {"0.weight": torch.full((4, 3), 6.0), "2.weight": torch.full((4, 4), 6.0)}
-    torch.save(inner, tmp_path / "inner.pt")
-    model = Net()
-    model.init_cfg = [
-        {"type": "Pretrained", "checkpoint": str(tmp_path / "outer.pt")},
-        {"type": "Constant", "val": 1},
-    ]
-    model.neck.init_cfg = [{"type": "Pretrained", "checkpoint": str(tmp_path / "inner.pt")}]
-    model.head.init_cfg = {"type": "Constant", "val": 2}
-    initialize_tree(model)
-    found = [m.weight.unique().tolist() for m in (model.conv, model.head, model.neck[0], model.neck[2])]
-    assert found == [[1], [2], [5], [6]]
-    plain = Net()
-    before = {name: value.clone() for name, value in plain.state_dict().items()}
-    initialize_tree(plain)
-    assert unchanged(plain, before) == set(before)
 
 
 @pytest.mark.parametrize(

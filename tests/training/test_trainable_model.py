@@ -4,12 +4,22 @@ import torch
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.utils.data import DataLoader
 
-from simtrain import AttachedMetric, CacheConfig, CacheType, SimilarityModel, TrainableModel, TrainStage, XbmConfig
+from simtrain import (
+    AttachedMetric,
+    BaseModel,
+    CacheConfig,
+    CacheType,
+    SimilarityModel,
+    TrainableModel,
+    TrainStage,
+    XbmConfig,
+)
 from simtrain.data import GroupSimilarityDataLoader, PairsSimilarityDataLoader, SimilarityPairSample, collate_samples
 from simtrain.errors import CacheError, ConfigError, DataError
 from simtrain.heads import EmptyHead, SkipConnectionHead
 from simtrain.losses import ContrastiveLoss, MultipleNegativesRankingLoss, SupConLoss, TripletLoss
 from simtrain.metrics import RetrievalPrecision
+from simtrain.training import AmpOptimWrapper, BaseDataPreprocessor, OptimWrapper
 from tests.training.models import ENCODED, BagEncoder, group_model, group_samples, pair_model, pair_samples
 
 pytestmark = [
@@ -124,16 +134,66 @@ def test_a_step_alone_trains_in_plain_pytorch():
     assert losses[-1] < 0.8 * losses[0]
 
 
-def test_a_step_with_an_optim_wrapper_updates_through_it():
-    class Wrapper:
-        given = None
+@pytest.mark.parametrize("by_name", [True, False])
+def test_a_step_with_an_optim_wrapper_updates_through_it(by_name):
+    model, twin = pair_model().eval(), pair_model().eval()
+    wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.5), clip_grad={"max_norm": 0.1})
+    batch = pair_samples(8)
+    given = {"optim_wrapper": wrapper} if by_name else {}
+    logged = model.train_step(batch, **given) if by_name else model.train_step(batch, wrapper)
+    loss = twin.train_step(batch)["loss"]
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(twin.parameters(), 0.1)
+    torch.optim.SGD(twin.parameters(), lr=0.5).step()
+    assert torch.equal(logged["loss"], loss.detach())
+    assert logged["grad_norm"] > 0.1
+    for name, value in twin.model.head.state_dict().items():
+        assert torch.equal(model.model.head.state_dict()[name], value)
 
-        def update_params(self, loss):
-            self.given = loss
 
-    wrapper = Wrapper()
-    result = pair_model().train_step(pair_samples(), optim_wrapper=wrapper)
-    assert wrapper.given is result["loss"]
+def test_a_step_with_a_mixed_precision_wrapper_computes_in_it():
+    seen = []
+    model = pair_model()
+    model.model.head.register_forward_hook(lambda module, given, out: seen.append(torch.is_autocast_enabled("cpu")))
+    wrapper = AmpOptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1), dtype="bfloat16")
+    model.train_step(pair_samples(8), wrapper)
+    assert seen == [True]
+
+
+def test_a_preprocessor_of_its_own_is_given_every_batch_and_told_of_training():
+    class Noting(BaseDataPreprocessor):
+        seen = []  # noqa: RUF012
+
+        def forward(self, data, training=False):
+            features, targets = super().forward(data)
+            self.seen.append((sorted(features), sorted(targets), training))
+            return features, targets
+
+    model = pair_model(data_preprocessor=Noting(), init_cfg={"type": "Constant", "val": 0.5, "layer": "Linear"})
+    model.train_step(pair_samples(4))
+    model.valid_step(pair_samples(4))
+    assert Noting.seen == [(["default"], ["labels", "pairs", "subgroups"], training) for training in (True, False)]
+    assert model.model.head.fc_0.weight.unique().tolist() == [0.5]
+
+
+def test_a_model_is_built_from_a_config_of_its_parts():
+    cfg = {
+        "type": "TrainableModel",
+        "encoders": {"type": "PrecomputedEncoder", "embedding_size": 4},
+        "head": {"type": "SkipConnectionHead"},
+        "loss": {"type": "SupConLoss"},
+        "optimizer": {"type": "SGD", "lr": 0.5},
+        "xbm": {"buffer_size": 8},
+        "metrics": {"p": {"type": "RetrievalPrecision", "k": 1}},
+    }
+    model = BaseModel.from_cfg(cfg)
+    assert type(model) is TrainableModel
+    assert model.configure_optimizers().param_groups[0]["lr"] == 0.5
+    assert model._memory.buffer.get()[0].shape == (0, 4)
+    with pytest.raises(ConfigError, match="unknown head type 'SkipHed'"):
+        TrainableModel.from_cfg({**cfg, "head": {"type": "SkipHed"}})
+    with pytest.raises(ConfigError, match="TrainableModel has no setting 'xmb'; did you mean 'xbm'"):
+        TrainableModel.from_cfg({**cfg, "xmb": {}})
 
 
 def test_val_step_is_valid_step_whichever_a_subclass_overrides():
@@ -310,7 +370,7 @@ def test_a_plain_data_loader_of_samples_trains_under_a_stock_trainer(cache):
 
 
 def test_torchs_own_collate_is_answered_with_what_to_use():
-    with pytest.raises(DataError, match="use PairsSimilarityDataLoader or GroupSimilarityDataLoader"):
+    with pytest.raises(DataError, match="use PairsSimilarityDataLoader, GroupSimilarityDataLoader"):
         trainer().fit(pair_model(), DataLoader(pair_samples(), batch_size=8))
 
 
