@@ -6,9 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from simtrain.data.batches import SampleBatch, Targets, collate_samples
+from simtrain.data.item_meta import ItemMeta
 from simtrain.errors import DataError
 
 Features = dict[str, Any]
+
+#: Key of what heads are told of the items, beside the encoders' batches; no encoder can be named so.
+META = "meta"
 
 
 class EncoderCollate:
@@ -16,9 +20,11 @@ class EncoderCollate:
 
     Args:
         collate_fns: Encoder name → its collate function (picklable).
+        side_fns: Encoder name → function that marks items by their side first, for encoders that have one.
+        meta: Says what heads are told of each item; None for nothing.
 
     Returns of a call:
-        ``(features, targets)``: features by encoder name, targets for losses and metrics.
+        ``(features, targets)``: features by encoder name (and ``"meta"``), targets for losses and metrics.
 
     Example:
         >>> from simtrain.data import SimilarityGroupSample
@@ -27,13 +33,18 @@ class EncoderCollate:
         ({'length': [2, 3]}, {'groups': tensor([1, 2])})
     """
 
-    def __init__(self, collate_fns: Mapping[str, Callable[[Sequence[Any]], Any]]) -> None:
-        self.collate_fns = dict(collate_fns)
+    def __init__(
+        self,
+        collate_fns: Mapping[str, Callable[[Sequence[Any]], Any]],
+        side_fns: Mapping[str, Callable[[Sequence[Any], Sequence[int]], list[Any]]] | None = None,
+        meta: ItemMeta | None = None,
+    ) -> None:
+        self.collate_fns, self.side_fns, self.meta = dict(collate_fns), dict(side_fns or {}), meta
 
     def __call__(self, samples: Sequence[Any]) -> tuple[Features, Targets]:
         """Collate samples of one kind."""
         batch = collate_samples(samples)
-        return self.features(batch.objects), batch.targets
+        return self.features(batch.objects, batch.sides), batch.targets
 
     def of(self, batch: Any) -> tuple[Features, Targets]:
         """Collate a batch in any form: samples, a :class:`SampleBatch`, or ``(features, targets)`` already.
@@ -42,13 +53,25 @@ class EncoderCollate:
             DataError: It is none of these.
         """
         if isinstance(batch, SampleBatch):
-            return self.features(batch.objects), batch.targets
+            return self.features(batch.objects, batch.sides), batch.targets
         if isinstance(batch, tuple) and len(batch) == 2 and isinstance(batch[0], Mapping):
             return dict(batch[0]), dict(batch[1])
         if isinstance(batch, Sequence):
             return self(batch)
         raise DataError(f"a batch should be a list of samples or (features, targets), got {type(batch).__name__}")
 
-    def features(self, objects: Sequence[Any]) -> Features:
-        """Collate raw objects for each encoder."""
-        return {name: collate(objects) for name, collate in self.collate_fns.items()}
+    def features(self, objects: Sequence[Any], sides: Sequence[int] | None = None) -> Features:
+        """Collate raw objects for each encoder.
+
+        Args:
+            objects: Raw items.
+            sides: Code of each one's side; None for items without sides.
+        """
+        features = {name: collate(self.marked(name, objects, sides)) for name, collate in self.collate_fns.items()}
+        known = None if self.meta is None else self.meta(objects, sides)
+        return features if known is None else {**features, META: known}
+
+    def marked(self, name: str, objects: Sequence[Any], sides: Sequence[int] | None) -> Sequence[Any]:
+        """The objects as one encoder takes them: marked by their side where it has a mark for that."""
+        mark = self.side_fns.get(name)
+        return objects if mark is None or sides is None else mark(objects, sides)

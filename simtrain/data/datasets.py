@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from torch.utils.data import Dataset
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Subset
 
-from simtrain.data.samples import SimilarityGroupSample, SimilarityPairSample
+from simtrain.data.label_names import LabelNames, number_labels, plain_label, save_label_names
+from simtrain.data.samples import SimilarityGroupSample, SimilarityPairSample, SimilarityTripletSample
+from simtrain.data.table_items import LabelledItems
 from simtrain.errors import DataError
 
 SampleT = TypeVar("SampleT")
@@ -26,7 +31,7 @@ class SimilarityPairDataset(Dataset[SimilarityPairSample]):
     """Pairs held in memory.
 
     Args:
-        samples: The pairs, at least one.
+        samples: The pairs, at least one; a generator is read to its end.
 
     Raises:
         DataError: There is no sample, or one is not a :class:`SimilarityPairSample`.
@@ -37,7 +42,7 @@ class SimilarityPairDataset(Dataset[SimilarityPairSample]):
         (1, 'how old')
     """
 
-    def __init__(self, samples: Sequence[SimilarityPairSample]) -> None:
+    def __init__(self, samples: Iterable[SimilarityPairSample]) -> None:
         self.samples = checked(samples, SimilarityPairSample)
 
     def __len__(self) -> int:
@@ -47,18 +52,56 @@ class SimilarityPairDataset(Dataset[SimilarityPairSample]):
         return self.samples[index]
 
 
+class SimilarityTripletDataset(Dataset[SimilarityTripletSample]):
+    """Triplets held in memory.
+
+    Args:
+        samples: The triplets, at least one, each with one negative or more; a generator is read to its end.
+
+    Raises:
+        DataError: There is no sample, one is not a :class:`SimilarityTripletSample`, or has no list of negatives.
+
+    Example:
+        >>> data = SimilarityTripletDataset([SimilarityTripletSample("king", "queen", ["chair"])])
+        >>> len(data), data[0].negatives
+        (1, ['chair'])
+    """
+
+    def __init__(self, samples: Iterable[SimilarityTripletSample]) -> None:
+        self.samples = checked(samples, SimilarityTripletSample)
+        for index, sample in enumerate(self.samples):
+            _check_negatives(sample, index)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> SimilarityTripletSample:
+        return self.samples[index]
+
+
 class SimilarityGroupDataset(Dataset[SimilarityGroupSample]):
     """Items with a group label, from group samples or from any data set that gives ``(item, label)``.
 
     Labels may be any hashable. They are mapped to 0, 1, ... in order of appearance unless all of them are
-    integers, which are kept as they are; :attr:`label_names` tells which label a number stands for.
+    integers, which are kept as they are; :attr:`label_names` tells which label a number stands for. It can be saved
+    and given to another data set, so that a label has one number in both.
 
     Args:
-        source: Group samples, ``(item, label)`` tuples, or a sized data set of such tuples (torchvision style).
-            It is read lazily and never changed; only its labels are read once, by the first access that needs them.
+        source: Group samples, ``(item, label)`` tuples, or a sized data set of such tuples (torchvision style); a
+            generator is read to its end. Items are read when they are asked for, and nothing is changed. Labels are
+            read once, here: from the source's ``targets`` where it has them, so that no image is opened for its
+            label, else from its elements.
+        label_names: A mapping from number to label to use instead of numbering anew, as :attr:`label_names` of
+            another data set or :func:`load_label_names` give it.
+        skipped: Names of items that a reader left out because they could not be read.
+
+    Attributes:
+        label_names: Number → label.
+        skipped: As given.
 
     Raises:
-        DataError: The source is empty or its elements are neither group samples nor pairs of item and label.
+        DataError: The source is empty, its elements are neither group samples nor pairs of item and label, or a
+            label is not in ``label_names``.
 
     Example:
         >>> data = SimilarityGroupDataset([("red shoe", "shoes"), ("blue hat", "hats"), ("red boot", "shoes")])
@@ -66,22 +109,46 @@ class SimilarityGroupDataset(Dataset[SimilarityGroupSample]):
         ([0, 1, 0], {0: 'shoes', 1: 'hats'})
     """
 
-    def __init__(self, source: SizedSource | Sequence[Any]) -> None:
-        if len(source) == 0:
+    def __init__(
+        self,
+        source: SizedSource | Iterable[Any],
+        label_names: LabelNames | None = None,
+        skipped: Sequence[str] = (),
+    ) -> None:
+        self._source: SizedSource = source if isinstance(source, SizedSource) else list(source)
+        if len(self._source) == 0:
             raise DataError("a group data set needs at least one (item, label), got none")
-        self._source = source
-        labels = [item_and_label(source[index], index)[1] for index in range(len(source))]
-        self._groups, self.label_names = number_labels(labels)
+        self._groups, self.label_names = number_labels(_labels_of(self._source), label_names)
+        self.skipped = tuple(skipped)
+
+    def save_label_names(self, path: str | Path) -> None:
+        """Save which number stands for which label, as JSON; see :func:`load_label_names`.
+
+        Raises:
+            DataError: A label is neither a text, a number, True, False nor a tuple of these.
+        """
+        save_label_names(path, self.label_names)
+
+    @property
+    def groups(self) -> Tensor:
+        """Group of each item, ``(items,)``, int64; no item is read for it."""
+        return torch.tensor(self._groups, dtype=torch.long)
 
     def __len__(self) -> int:
         return len(self._source)
 
     def __getitem__(self, index: int) -> SimilarityGroupSample:
-        item, _ = item_and_label(self._source[index], index)
-        return SimilarityGroupSample(item, self._groups[index])
+        item, label = item_and_label(self._source[index], index)
+        group = self._groups[index]
+        if self.label_names[group] != label:
+            raise DataError(
+                f"element {index} had the label {self.label_names[group]!r} when the data set was made and now has "
+                f"{label!r}; its source should always give an item the same label"
+            )
+        return SimilarityGroupSample(item, group)
 
 
-def checked(samples: Sequence[SampleT], kind: type[SampleT]) -> list[SampleT]:
+def checked(samples: Iterable[SampleT], kind: type[SampleT]) -> list[SampleT]:
     """Return the samples as a list after checking that there are some and that all are of one kind."""
     samples = list(samples)
     if not samples:
@@ -96,24 +163,48 @@ def item_and_label(element: Any, index: int) -> tuple[Any, Hashable]:
     """Split one element of a group data set into item and label."""
     if isinstance(element, SimilarityGroupSample):
         return element.obj, element.group
-    if isinstance(element, (tuple, list)) and len(element) == 2:
-        label = element[1].item() if hasattr(element[1], "item") else element[1]
-        if isinstance(label, Hashable):
-            return element[0], label
-    raise DataError(f"element {index} should be a SimilarityGroupSample or (item, label), got {element!r:.80}")
+    if not isinstance(element, (tuple, list)) or len(element) != 2:
+        raise DataError(f"element {index} should be a SimilarityGroupSample or (item, label), got {element!r:.80}")
+    return element[0], _plain(element[1], index)
 
 
-def number_labels(labels: Sequence[Hashable]) -> tuple[list[int], dict[int, Hashable]]:
-    """Map labels to integers: integers stay as they are, anything else is numbered by first appearance.
+def _plain(label: Any, index: int) -> Hashable:
+    if type(label) in (int, str):
+        return label  # type: ignore[no-any-return]
+    try:
+        return plain_label(label)
+    except DataError as error:
+        raise DataError(f"element {index}: {error}") from None
 
-    Example:
-        >>> number_labels(["b", "a", "b"])
-        ([0, 1, 0], {0: 'b', 1: 'a'})
-        >>> number_labels([7, 7, 2])[0]
-        [7, 7, 2]
-    """
-    if all(isinstance(label, int) and not isinstance(label, bool) for label in labels):
-        groups = [int(label) for label in labels]  # type: ignore[call-overload]
-        return groups, {group: group for group in groups}
-    numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
-    return [numbers[label] for label in labels], {number: label for label, number in numbers.items()}
+
+def _labels_of(source: SizedSource) -> list[Hashable]:
+    labels = _targets(source)
+    if isinstance(source, LabelledItems):
+        return labels
+    # Read one element all the same: targets that mean something else than its label are left alone.
+    if len(labels) == len(source) and labels[0] == item_and_label(source[0], 0)[1]:
+        return labels
+    return [item_and_label(source[index], index)[1] for index in range(len(source))]
+
+
+def _targets(source: Any) -> list[Hashable]:
+    if isinstance(source, Subset):
+        labels = _targets(source.dataset)
+        return [labels[index] for index in source.indices] if labels else []
+    targets = getattr(source, "targets", None)
+    # A transform of the targets would make them other labels than those that come with the items.
+    if not isinstance(targets, Iterable) or getattr(source, "target_transform", None) is not None:
+        return []
+    values = targets.tolist() if hasattr(targets, "tolist") else targets
+    try:
+        return [_plain(label, index) for index, label in enumerate(values)]
+    except DataError:
+        return []
+
+
+def _check_negatives(sample: SimilarityTripletSample, index: int) -> None:
+    if isinstance(sample.negatives, (str, bytes)) or not isinstance(sample.negatives, Sequence):
+        kind = type(sample.negatives).__name__
+        raise DataError(f"sample {index}: negatives should be a list of items, got {kind} {sample.negatives!r:.60}")
+    if len(sample.negatives) == 0:
+        raise DataError(f"sample {index} has no negatives; a triplet needs one or more")

@@ -1,166 +1,141 @@
-"""Samples from CSV and JSONL files."""
+"""Samples from files, frames and other tables."""
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from simtrain.data.columns import (
+    check_roles,
+    column_names,
+    has_column,
+    numbers,
+    require,
+    texts,
+    whole_numbers,
+)
 from simtrain.data.datasets import SimilarityGroupDataset, SimilarityPairDataset
+from simtrain.data.group_rows import GROUP_ROLES, item_root, labels_of, split_rows
+from simtrain.data.image_check import OnError, check_images
+from simtrain.data.label_names import LabelNames
 from simtrain.data.samples import SimilarityPairSample
 from simtrain.data.subgroups import shared_object_subgroups
-from simtrain.errors import DataError, nearest
+from simtrain.data.table_items import LabelledItems, TableItems
+from simtrain.data.tables import SelectedRows
+from simtrain.data.tabular import open_table
 
-PAIR_COLUMNS = {"query": "query", "document": "document", "score": "score", "subgroup": "subgroup"}
-GROUP_COLUMNS = {"item": "item", "group": "group"}
+PAIR_ROLES = {"query": ("query",), "document": ("document",), "score": ("score",), "subgroup": ("subgroup",)}
 
 
-def read_records(path: str | Path, columns: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Read the rows of a CSV file (with a header line) or a JSONL file (one object a line).
+def read_records(source: Any, columns: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Read rows with named columns.
 
     Args:
-        path: A file whose name ends in ``.csv``, ``.jsonl`` or ``.ndjson``, UTF-8.
+        source: Path of a CSV or TSV file (with a header line) or a JSONL file (one object a line), UTF-8, gzipped
+            where its name ends in ``.gz``; path of a Parquet file; a pandas frame; a pyarrow table; a Hugging Face
+            data set; or a list of mappings.
         columns: Names that every row must have, with a value that is not empty.
 
     Returns:
         One dict a row.
 
     Raises:
-        DataError: The file is missing, of another kind, empty or malformed, or a row lacks a column.
+        DataError: The source is missing, of another kind, empty or malformed, or a row lacks a column. Rows of files
+            of text are named by their line, others are counted from 0.
+        MissingExtraError: It is a Parquet file, and pyarrow is not installed.
+
+    Example:
+        >>> read_records([{"text": "red shoe", "price": 3}], ["text"])
+        [{'text': 'red shoe', 'price': 3}]
     """
-    return [row for _, row in _numbered_rows(Path(path), columns)]
+    table = open_table(source)
+    require(table, columns)
+    return [table.record(row) for row in range(len(table))]
 
 
-def _numbered_rows(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, Any]]]:
-    if not path.is_file():
-        raise DataError(f"there is no data file {str(path)!r}; give the path of a .csv or .jsonl file")
-    readers = {".csv": _csv_rows, ".jsonl": _jsonl_rows, ".ndjson": _jsonl_rows}
-    if path.suffix.lower() not in readers:
-        raise DataError(f"cannot tell how to read {str(path)!r}; its name should end in {', '.join(readers)}")
-    rows = []
-    try:
-        for line, row in readers[path.suffix.lower()](path):
-            _require(row, columns, path, line)
-            rows.append((line, row))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text: {error}") from error
-    if not rows:
-        raise DataError(f"{path} has no rows; it should hold at least one")
-    return rows
-
-
-def read_pairs(path: str | Path, columns: Mapping[str, str] | None = None) -> SimilarityPairDataset:
-    """Read pairs of query and document.
+def read_pairs(source: Any, columns: Mapping[str, str] | None = None) -> SimilarityPairDataset:
+    """Read pairs of query and document, both texts.
 
     Args:
-        path: A CSV or JSONL file.
+        source: A file, frame or other table; see :func:`read_records`. Texts of a Hugging Face data set are taken
+            as they are stored, past its transforms.
         columns: Which column holds ``query``, ``document``, ``score`` and ``subgroup``, where they are not named
             so. The last two are optional: without a score a pair is a match (1.0); without subgroups, pairs that
             share a query or a document get one (see :func:`shared_object_subgroups`).
 
     Returns:
-        The pairs in the order of the file.
+        The pairs in the order of the rows.
 
     Raises:
-        DataError: A column is missing or a value has the wrong kind, with file and line.
+        DataError: A column is missing or a value has the wrong kind, with source and row.
+
+    Example:
+        >>> read_pairs([{"query": "how old", "document": "age()"}])[0].obj_b
+        'age()'
     """
-    names = _column_names(columns, PAIR_COLUMNS)
-    rows = _numbered_rows(Path(path), (names["query"], names["document"]))
-    queries = [_text(row, names["query"], path, line) for line, row in rows]
-    documents = [_text(row, names["document"], path, line) for line, row in rows]
+    check_roles(columns, PAIR_ROLES)
+    table = open_table(source)
+    names = column_names(table, columns, PAIR_ROLES)
+    require(table, (names["query"], names["document"]))
+    queries, documents = texts(table, names["query"]), texts(table, names["document"])
     subgroups = (
-        [int(_number(row, names["subgroup"], path, line)) for line, row in rows]
-        if _has_column(rows, names["subgroup"], path)
+        whole_numbers(table, names["subgroup"])
+        if has_column(table, names["subgroup"])
         else shared_object_subgroups(queries, documents)
     )
-    scores = (
-        [_number(row, names["score"], path, line) for line, row in rows]
-        if _has_column(rows, names["score"], path)
-        else [1.0] * len(rows)
-    )
+    scores = numbers(table, names["score"]) if has_column(table, names["score"]) else [1.0] * len(table)
     parts = zip(queries, documents, scores, subgroups, strict=True)
     return SimilarityPairDataset([SimilarityPairSample(*part) for part in parts])
 
 
-def read_groups(path: str | Path, columns: Mapping[str, str] | None = None) -> SimilarityGroupDataset:
+def read_groups(
+    source: Any,
+    columns: Mapping[str, str] | None = None,
+    *,
+    split: str | None = None,
+    root: str | Path | None = None,
+    label_names: LabelNames | None = None,
+    on_error: OnError | None = None,
+) -> SimilarityGroupDataset:
     """Read items with a group label.
 
+    Items are read when they are asked for: those of a Hugging Face data set are not decoded here.
+
     Args:
-        path: A CSV or JSONL file.
-        columns: Which column holds ``item`` and ``group``, where they are not named so.
+        source: A file, frame or other table; see :func:`read_records`.
+        columns: Which column holds ``item``, ``group`` and ``split``. Default: columns of these names, else those of
+            open-metric-learning: ``path`` for the items and ``label`` for the groups.
+        split: Take only rows whose column ``split`` says this, such as ``"train"``. Needed where that column says
+            several things; ``"all"`` then takes every row.
+        root: Folder that the items are paths in. Default: items of a column called ``path`` are paths in the folder
+            of the file, or as they are where the source is no file; other items are no paths. Paths become
+            :class:`pathlib.Path`.
+        label_names: A mapping from number to label to use, see :class:`SimilarityGroupDataset`.
+        on_error: Open every item as an image: ``"raise"`` names the first that cannot be read, ``"skip"`` leaves such
+            items out, logs how many, and keeps their names in the data set's ``skipped``. Default: they are not opened.
 
     Returns:
-        The items in the order of the file; labels are numbered by first appearance unless all are integers.
+        The items in the order of the rows; labels are numbered by first appearance unless all are integers.
 
     Raises:
-        DataError: A column is missing, with file and line.
+        DataError: A column is missing, or a value in it, with source and row; or there is no such split.
+
+    Example:
+        >>> rows = [{"path": "a.jpg", "label": 7, "split": "train"}, {"path": "b.jpg", "label": 8, "split": "test"}]
+        >>> data = read_groups(rows, split="train", root="photos")
+        >>> len(data), data[0].obj.as_posix(), data[0].group
+        (1, 'photos/a.jpg', 7)
     """
-    names = _column_names(columns, GROUP_COLUMNS)
-    rows = read_records(path, (names["item"], names["group"]))
-    return SimilarityGroupDataset([(row[names["item"]], row[names["group"]]) for row in rows])
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, strict=True)
-        try:
-            for row in reader:
-                if None in row:
-                    raise DataError(f"{path}, line {reader.line_num}: the row has more fields than the header")
-                yield reader.line_num, dict(row)
-        except csv.Error as error:
-            raise DataError(f"{path}, line {reader.line_num}: not valid CSV: {error}") from error
-
-
-def _jsonl_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open(encoding="utf-8-sig") as file:
-        for line, text in enumerate(file, 1):
-            if not text.strip():
-                continue
-            try:
-                row = json.loads(text)
-            except json.JSONDecodeError as error:
-                raise DataError(f"{path}, line {line}: not valid JSON: {error}") from error
-            if not isinstance(row, dict):
-                raise DataError(f"{path}, line {line}: expected a JSON object, got {text.strip():.60}")
-            yield line, row
-
-
-def _require(row: Mapping[str, Any], columns: Sequence[str], path: Path, line: int) -> None:
-    for column in columns:
-        if column not in row:
-            raise DataError(f"{path}, line {line}: there is no column {column!r}; {nearest(column, row)}")
-        if row[column] is None or (isinstance(row[column], str) and not row[column].strip()):
-            raise DataError(f"{path}, line {line}: the column {column!r} is empty; fill it or remove the row")
-
-
-def _column_names(columns: Mapping[str, str] | None, known: Mapping[str, str]) -> dict[str, str]:
-    for role in columns or {}:
-        if role not in known:
-            raise DataError(f"columns maps an unknown role {role!r}; {nearest(role, known)}")
-    return {**known, **(columns or {})}
-
-
-def _has_column(rows: Sequence[tuple[int, Mapping[str, Any]]], column: str, path: str | Path) -> bool:
-    count = sum(row.get(column) not in (None, "") for _, row in rows)
-    if 0 < count < len(rows):
-        raise DataError(f"{path}: {len(rows) - count} of {len(rows)} rows lack the column {column!r}; give all or none")
-    return count > 0
-
-
-def _text(row: Mapping[str, Any], column: str, path: str | Path, line: int) -> str:
-    value = row[column]
-    if not isinstance(value, str):
-        raise DataError(f"{path}, line {line}: the column {column!r} should hold a text, got {value!r:.60}")
-    return value
-
-
-def _number(row: Mapping[str, Any], column: str, path: str | Path, line: int) -> float:
-    try:
-        return float(row[column])
-    except (TypeError, ValueError):
-        raise DataError(
-            f"{path}, line {line}: the column {column!r} should hold a number, got {row[column]!r:.60}"
-        ) from None
+    check_roles(columns, GROUP_ROLES)
+    table = open_table(source)
+    names = column_names(table, columns, GROUP_ROLES)
+    table = split_rows(table, names["split"], split)
+    require(table, (names["item"], names["group"]))
+    skipped: list[str] = []
+    if on_error is not None:
+        items = TableItems(table, names["item"], item_root(source, names["item"], root))
+        readable, skipped = check_images(items, table.place, on_error)
+        table = SelectedRows(table, readable)
+    items = TableItems(table, names["item"], item_root(source, names["item"], root))
+    return SimilarityGroupDataset(LabelledItems(items, labels_of(table, names["group"])), label_names, skipped)

@@ -57,8 +57,15 @@ def test_groups_keep_their_names(tmp_path):
         ("a.jsonl", "\n\n", "has no rows"),
         ("a.csv", "", "has no rows"),
         ("a.csv", "query,document\na,b,c\n", "line 2: the row has more fields than the header"),
-        ("a.csv", "query,document\na\n", "line 2: the column 'document' is empty"),
-        ("a.txt", "q d\n", r"its name should end in .csv, .jsonl"),
+        ("a.csv", "query,document\na\n", "line 2: the row has fewer fields than the header, 1 and not 2"),
+        ("a.csv", 'query,document\na,""\n', "line 2: the column 'document' is empty"),
+        ("a.csv", "query,query,document\na,b,c\n", "line 1: the header names the column 'query' twice"),
+        ("a.tsv", "query\tdocument\nq\td\te\n", "line 2: the row has more fields than the header"),
+        ("a.txt", "q d\n", r"its name should end in .csv, .tsv, .jsonl, .ndjson \(also with .gz\) or .parquet"),
+        ("a.parquet.gz", "q d\n", "cannot tell how to read"),
+        ("a.csv.gz", "query,document\n", "not a valid gzip file"),
+        ("a.jsonl", '{"query": "q", "document": "d", "score": "inf"}\n', "should hold a finite number, got 'inf'"),
+        ("a.jsonl", '{"query": "q", "document": "d", "subgroup": 1.5}\n', "should hold a whole number, got 1.5"),
         ("a.jsonl", '{"query": 3, "document": "d"}\n', "line 1: the column 'query' should hold a text, got 3"),
         ("a.jsonl", '{"query": "  ", "document": "d"}\n', "line 1: the column 'query' is empty"),
         ("a.jsonl", '{"query": "q", "document": "d", "score": "high"}\n', "should hold a number, got 'high'"),
@@ -75,6 +82,15 @@ def test_bad_files_are_named_with_line_and_reason(tmp_path, name, content, messa
     with pytest.raises(DataError, match=message) as error:
         read_pairs(path)
     assert str(path) in str(error.value)
+
+
+def test_blank_lines_are_passed_over_and_lines_counted_all_the_same(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("\n\nquery,document\n\na,b\n\nc,\n")
+    with pytest.raises(DataError, match="line 7: the column 'document' is empty"):
+        read_pairs(path)
+    path.write_text("\n\nquery,document\n\na,b\n\n")
+    assert len(read_pairs(path)) == 1
 
 
 def test_a_missing_file_and_a_wrong_role_are_named(tmp_path):
