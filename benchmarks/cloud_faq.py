@@ -149,33 +149,13 @@ def build(recipe: Recipe, seed: int, folder: Path) -> TrainableModel:
     """The model of a recipe, untrained."""
     torch.manual_seed(seed)
     return TrainableModel(
-        encoders=SortedTextEncoder(ENCODER, recipe.trainable) if recipe.trainable else frozen_encoder(),
+        encoders=SentenceTransformerEncoder(ENCODER, recipe.trainable) if recipe.trainable else frozen_encoder(),
         head=recipe.head,
         loss=MultipleNegativesRankingLoss(scale=20, symmetric=True, same_side=recipe.same_side),
         optimizer=partial(recipe.optimizer, lr=recipe.rate),
         scheduler=recipe.schedule,
         cache=None if recipe.trainable else CacheConfig(save_dir=folder),
     )
-
-
-class SortedTextEncoder(SentenceTransformerEncoder):
-    """Runs a batch in parts of 64 texts of like length: most of 512 texts are short, and padding is work."""
-
-    def get_collate_fn(self) -> Callable[[Sequence[str]], Any]:
-        """Texts → collated parts, short texts first, and where the rows of the joined parts belong."""
-        collate = super().get_collate_fn()
-
-        def in_parts(texts: Sequence[str]) -> dict[str, Any]:
-            order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-            parts = [collate([texts[i] for i in order[start : start + 64]]) for start in range(0, len(order), 64)]
-            return {"parts": parts, "rows": torch.tensor(order).argsort()}
-
-        return in_parts
-
-    def forward(self, batch: dict[str, Any]) -> Tensor:
-        """Embed the parts; rows are in the order of the texts."""
-        embed = super().forward
-        return torch.cat([embed(part) for part in batch["parts"]])[batch["rows"]]
 
 
 class NeighbourBatches(Sampler[list[int]]):

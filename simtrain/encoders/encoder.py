@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,10 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 CollateFn = Callable[..., Any]
+#: From items and the codes of their sides to items that say their side (a text after its prompt).
+SideFn = Callable[[Sequence[Any], Sequence[int]], list[Any]]
+#: From items to what is known of each, as ``{"encoder": "text"}``.
+MetaExtractor = Callable[[Sequence[Any]], list[dict[str, Any]]]
 
 
 class Encoder(nn.Module):
@@ -48,6 +52,21 @@ class Encoder(nn.Module):
     def get_collate_fn(self) -> CollateFn:
         """Function from a sequence of raw items to what :meth:`forward` takes (tensors, dicts of tensors)."""
         return default_collate
+
+    def get_side_fn(self) -> SideFn | None:
+        """Function that marks raw items by their side (query or document) before they are collated.
+
+        It is given the items and their codes (:mod:`simtrain.data.sides`) and can be pickled. Default: None, an item
+        is encoded alike on both sides.
+        """
+        return None
+
+    def get_meta_extractor(self) -> MetaExtractor | None:
+        """Function from raw items to a dict for each, which heads are given as ``meta``; it can be pickled.
+
+        Default: None, there is nothing to say.
+        """
+        return None
 
     def forward(self, batch: Any) -> Float[Tensor, "batch dim"]:
         """Embed a collated batch.

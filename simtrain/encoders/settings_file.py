@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -50,6 +50,23 @@ def read_settings(file: Path) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise ServableError(f"{file} must hold a JSON object, got {type(settings).__name__}; save it again")
     return settings
+
+
+def files_in(folder: Path) -> set[str]:
+    """Paths of all files in a folder and its folders, relative to it, with slashes."""
+    return {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
+
+
+def check_files(folder: Path, names: Collection[str]) -> None:
+    """Raise if a file is missing that was there when the folder was saved.
+
+    Without its tokenizer's file, for one, a model would load with another tokenizer and give other embeddings.
+
+    Raises:
+        ServableError: One is missing; the message names it.
+    """
+    for file in sorted(set(names) - files_in(folder)):
+        raise ServableError(f"{folder / file} is missing; copy the whole folder or save the model again")
 
 
 def build_from_settings(cls: type[T], settings: Mapping[str, Any], file: Path) -> T:

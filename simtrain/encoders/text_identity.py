@@ -54,17 +54,18 @@ def lasting_rules(state: str) -> str:
     return json.dumps({key: value for key, value in settings.items() if key not in ("truncation", "padding")})
 
 
+def architecture_digest(config: Any) -> str:
+    """Digest of a transformers config, without what says nothing of the function; the same wherever it was loaded."""
+    # Versions, paths and the weights' dtype are no part of the function; private keys say how it is computed.
+    ignored = {"transformers_version", "torch_dtype", "dtype", "architectures"}
+    return _digest({key: v for key, v in config.to_dict().items() if key not in ignored and not key.startswith("_")})
+
+
 def _module(module: Any) -> dict[str, Any]:
     settings = module.get_config_dict() if hasattr(module, "get_config_dict") else {}
     described = {"type": type(module).__name__, **_plain(settings)}
     config = getattr(getattr(module, "auto_model", None), "config", None)
-    return described if config is None else {**described, "architecture": _architecture_digest(config)}
-
-
-def _architecture_digest(config: Any) -> str:
-    # Versions, paths and the weights' dtype are no part of the function; private keys say how it is computed.
-    ignored = {"transformers_version", "torch_dtype", "dtype", "architectures"}
-    return _digest({key: v for key, v in config.to_dict().items() if key not in ignored and not key.startswith("_")})
+    return described if config is None else {**described, "architecture": architecture_digest(config)}
 
 
 def _plain(settings: Any) -> Any:

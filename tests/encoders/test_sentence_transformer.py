@@ -186,3 +186,24 @@ def test_unknown_models_say_what_was_tried(tmp_path: Path) -> None:
         SentenceTransformerEncoder("gt-unknown")
     with pytest.raises(ConfigError, match="model must be a folder, a SentenceTransformer, a package or a hub name"):
         SentenceTransformerEncoder(3)
+
+
+def test_parts_of_like_length_change_no_embedding(minilm: SentenceTransformer) -> None:
+    encoder = SentenceTransformerEncoder(minilm)
+    texts = [f"number {i} " * (1 + i % 3 * 9) for i in range(70)]
+    batch = encoder.get_collate_fn()(texts)
+    with torch.no_grad():
+        whole = minilm(dict(batch))["sentence_embedding"]
+        torch.testing.assert_close(encoder(batch), whole, atol=1e-6, rtol=0)
+
+
+def test_parts_keep_every_text_in_its_place_with_dropout_on() -> None:
+    model = SentenceTransformerEncoder(NAME).model
+    encoder = SentenceTransformerEncoder(model, trainable=True)
+    texts = [f"{['cat', 'dog', 'house', 'tree', 'river', 'stone'][i % 6]} " * (1 + i % 2 * 9) for i in range(66)]
+    batch = encoder.get_collate_fn()(texts)
+    with torch.no_grad():
+        noisy, calm = encoder.train()(batch), encoder.eval()(batch)
+    assert not torch.allclose(noisy, calm, atol=1e-3)
+    similar = noisy @ calm.T
+    assert all(texts[int(best)] == text for best, text in zip(similar.argmax(1), texts, strict=True))
