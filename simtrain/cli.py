@@ -186,12 +186,12 @@ def search(
 
 
 def _read_samples(data: Path, kind: str, columns: dict[str, str]) -> Any:
-    from simtrain.data import read_groups, read_pairs
-    from simtrain.errors import ConfigError
+    from simtrain.data import read_groups, read_pairs, read_triplets
+    from simtrain.errors import ConfigError, nearest
 
-    readers = {"pairs": read_pairs, "groups": read_groups}
+    readers: dict[str, Any] = {"pairs": read_pairs, "triplets": read_triplets, "groups": read_groups}
     if kind not in readers:
-        raise ConfigError(f"--kind should be 'pairs' or 'groups', got {kind!r}")
+        raise ConfigError(f"unknown --kind {kind!r}; {nearest(kind, readers)}")
     return readers[kind](data, columns)
 
 

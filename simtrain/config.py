@@ -20,18 +20,20 @@ class DataConfig:
     """Where the samples come from.
 
     Attributes:
-        kind: ``pairs`` (query, document) or ``groups`` (item, group).
-        train: CSV or JSONL file to train on.
+        kind: ``pairs`` (query, document), ``triplets`` (anchor, positive, negatives) or ``groups`` (item, group).
+        train: File to train on: CSV, TSV, JSONL (each also gzipped) or Parquet.
         valid: File to validate on; optional.
         test: File to evaluate on before and after training; optional.
         columns: Role → column name, where a file's columns are named otherwise.
+        sampler: ``{type: …}`` of the order in training, such as ``{type: PKSampler, per_group: 4}``; null shuffles.
     """
 
     kind: str = "pairs"
     train: str | None = None
     valid: str | None = None
     test: str | None = None
-    columns: dict[str, str] = field(default_factory=dict)
+    columns: dict[str, Any] = field(default_factory=dict)
+    sampler: dict[str, Any] | None = None
 
 
 @dataclass
@@ -101,6 +103,7 @@ class Config:
 
 
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true")
+DATA_KINDS = ("pairs", "groups", "triplets")
 DEVICES = ("auto", "cpu", "cuda", "gpu", "mps")
 # A file that names one of these says the whole part: default arguments of another type must not leak into it.
 _REPLACED_PARTS = ("head", "optimizer")
@@ -213,8 +216,10 @@ def _check_components(cfg: DictConfig) -> None:
         registry.callbacks.check({"type": "EMA", **plain(cfg.training.ema)})
     for metric in plain(cfg.metrics).values():
         registry.metrics.check(metric)
-    if cfg.data.kind not in ("pairs", "groups"):
-        raise ConfigError(f"data.kind should be 'pairs' or 'groups', got {cfg.data.kind!r}")
+    if cfg.data.kind not in DATA_KINDS:
+        raise ConfigError(f"unknown data.kind {cfg.data.kind!r}; {nearest(cfg.data.kind, DATA_KINDS)}")
+    if cfg.data.sampler is not None:
+        registry.samplers.check({"batch_size": cfg.training.batch_size, **plain(cfg.data.sampler)}, 1)
     _check_numbers(cfg)
 
 

@@ -104,7 +104,7 @@ def test_cached_and_uncached_encoding_give_the_same_vectors(job):
             ["evaluate", "none", "pairs.jsonl"],
             "there is no folder none; give a folder of the format 'simtrain-similarity-model'",
         ),
-        (["evaluate", "none", "pairs.jsonl", "--kind", "pair"], "--kind should be 'pairs' or 'groups'"),
+        (["evaluate", "none", "pairs.jsonl", "--kind", "pair"], "unknown --kind 'pair'; did you mean 'pairs'"),
         (["evaluate", "none", "pairs.jsonl", "--column", "document"], "--column is written ROLE=NAME"),
         (["encode", "none", "pairs.jsonl", "out.bin"], "embeddings are written as .npy"),
         (["index", "none", "pairs.jsonl", "index"], "there is no folder none; give a folder of the format"),

@@ -55,7 +55,7 @@ def test_encoders_may_be_named_or_single():
         (["optimizer.type=Adm"], "unknown optimizer type 'Adm'"),
         (["scheduler.type=cosin"], "unknown scheduler type 'cosin'; did you mean 'cosine'"),
         (["metrics.p.type=RetrievalPrecison"], "unknown metric type 'RetrievalPrecison'"),
-        (["data.kind=triples"], "data.kind should be 'pairs' or 'groups', got 'triples'"),
+        (["data.kind=triples"], "unknown data.kind 'triples'; did you mean 'triplets'"),
     ],
 )
 def test_wrong_words_are_answered_with_the_nearest_right_one(tmp_path, overrides, message):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from simtrain.cache.embedding_cache import EmbeddingCache, RowLookup
 from simtrain.encoders import Encoder
+from simtrain.encoders.encoder import MetaExtractor, SideFn
 from simtrain.errors import CacheError
 
 
@@ -57,6 +58,16 @@ class CachedEncoder(Encoder):
     def get_collate_fn(self) -> RowLookup:
         """Function from raw items to row numbers; it knows the rows that the cache has when it is used."""
         return self.cache.row_lookup
+
+    def get_side_fn(self) -> SideFn | None:
+        """That of the real encoder: an item is stored under its mark."""
+        get: Any = getattr(self.encoder, "get_side_fn", None)
+        return None if get is None else get()
+
+    def get_meta_extractor(self) -> MetaExtractor | None:
+        """That of the real encoder."""
+        get: Any = getattr(self.encoder, "get_meta_extractor", None)
+        return None if get is None else get()
 
     def forward(self, batch: Int64[Tensor, " n"]) -> Float[Tensor, "n dim"]:
         """Gather embeddings.

@@ -18,6 +18,7 @@ from simtrain.cache.opening import open_cache
 from simtrain.data.batches import BatchLayout, SampleBatch, layout_of
 from simtrain.data.collate import EncoderCollate
 from simtrain.data.loaders import check_collate, read_samples, with_collate
+from simtrain.data.sides import DOCUMENT, QUERY
 from simtrain.encoders import Encoder
 from simtrain.errors import CacheError
 from simtrain.heads import EmptyHead
@@ -68,7 +69,7 @@ class CachedModel:
     @property
     def collate(self) -> EncoderCollate:
         """Collate function for loaders: samples → features for :attr:`model`, and targets."""
-        return EncoderCollate({name: encoder.get_collate_fn() for name, encoder in self._called().items()})
+        return self.model.get_collate()
 
     def open(self, device: torch.device | str = "cpu") -> None:
         """Open the caches for the encoders as they are now; those of unchanged encoders stay open.
@@ -98,36 +99,46 @@ class CachedModel:
         """The same encoders and caches with nothing on top."""
         return self.with_head(EmptyHead(joint_size(self._encoders())))
 
-    def fill(self, objects: Sequence[Any], name: str = "data") -> dict[str, FillReport]:
+    def fill(
+        self, objects: Sequence[Any], name: str = "data", sides: Sequence[int] | None = None
+    ) -> dict[str, FillReport]:
         """Encode the items that the caches lack.
 
         Args:
             objects: Raw items.
             name: What the items are, for messages.
+            sides: Code of each one's side (:mod:`simtrain.data.sides`); None for items without sides.
 
         Returns:
             What was reused and what was encoded, by encoder.
         """
+        collate = self.collate
         for encoder, cache in self._caches.items():
             self.reports[encoder] = cache.fill(
-                objects, batch_size=self._config.batch_size, num_workers=self._config.num_workers, name=name
+                collate.marked(encoder, objects, sides),
+                batch_size=self._config.batch_size,
+                num_workers=self._config.num_workers,
+                name=name,
             )
         return self.reports
 
     def encode(self, inputs: Sequence[Any], **options: Any) -> Any:
         """Embed a sequence of raw items; takes the options of :meth:`SimilarityModel.encode`."""
-        items = list(inputs)
-        self.open(device_of(self._original))
-        self.fill(items)
-        return self.model.encode(items, **options)
+        return self._filled(inputs, None).encode(inputs, **options)
 
     def encode_query(self, inputs: Sequence[Any], **options: Any) -> Any:
-        """Embed what is searched with."""
-        return self.encode(inputs, **options)
+        """Embed what is searched with; see :meth:`SimilarityModel.encode_query`."""
+        return self._filled(inputs, QUERY).encode_query(inputs, **options)
 
     def encode_document(self, inputs: Sequence[Any], **options: Any) -> Any:
-        """Embed what is searched in."""
-        return self.encode(inputs, **options)
+        """Embed what is searched in; see :meth:`SimilarityModel.encode_document`."""
+        return self._filled(inputs, DOCUMENT).encode_document(inputs, **options)
+
+    def _filled(self, inputs: Sequence[Any], side: int | None) -> SimilarityModel:
+        items = list(inputs)
+        self.open(device_of(self._original))
+        self.fill(items, sides=None if side is None else [side] * len(items))
+        return self.model
 
     def prepare(self, loader: DataLoader[Any]) -> DataLoader[Any]:
         """Fill the caches for a loader, and give a copy of it whose batches suit :attr:`model`.
@@ -143,23 +154,28 @@ class CachedModel:
             return with_collate(loader, self.collate)
         samples = read_samples(loader.dataset)
         layout = layout_of(samples)
-        objects = layout.objects(samples)
-        self.fill(objects)
+        objects, sides = layout.objects(samples), layout.sides(samples)
+        self.fill(objects, sides=sides)
         every_encoder_is_cached = set(self._caches) == set(self._encoders())
         if not every_encoder_is_cached or loader.batch_sampler is None or isinstance(loader.dataset, IterableDataset):
             return with_collate(loader, self.collate)
+        collate = self.collate
+        known = None if collate.meta is None else collate.meta(objects, sides)
+        if isinstance(known, list):  # for a head of quaterion-models, which takes a dict for each item
+            return with_collate(loader, collate)
         self._check_repeatable(loader.dataset, layout)
-        rows = {name: cache.rows(objects) for name, cache in self._caches.items()}
-        return indexed_loader(
-            loader, RowsCollate(rows, layout.labels(samples), layout, len(samples), dict(self._identities))
-        )
+        # The collate functions of cached encoders look rows up.
+        rows = {name: look_up(collate.marked(name, objects, sides)) for name, look_up in collate.collate_fns.items()}
+        labels = layout.labels(samples)
+        return indexed_loader(loader, RowsCollate(rows, labels, layout, len(samples), dict(self._identities), known))
 
     def fill_batch(self, batch: Any) -> None:
         """Encode what the caches lack of a batch that is not collated yet; other batches are left alone."""
         if self._caches and isinstance(batch, SampleBatch):
-            self.fill(batch.objects, name="a batch")
+            self.fill(batch.objects, "a batch", batch.sides)
         elif self._caches and isinstance(batch, list):
-            self.fill(layout_of(batch).objects(batch), name="a batch")
+            layout = layout_of(batch)
+            self.fill(layout.objects(batch), "a batch", layout.sides(batch))
 
     def open_for(self, loaders: Any, device: torch.device | str = "cpu") -> None:
         """Open the caches and fill them with the items of a loader, or of a list of them, that is used as it is.
@@ -183,7 +199,8 @@ class CachedModel:
                 )
         elif self._caches and not isinstance(loader.collate_fn, EncoderCollate):
             samples = read_samples(loader.dataset)
-            self.fill(layout_of(samples).objects(samples))
+            layout = layout_of(samples)
+            self.fill(layout.objects(samples), sides=layout.sides(samples))
 
     def _reading_from_caches(self, head: nn.Module) -> SimilarityModel:
         if not self._caches:
@@ -195,12 +212,8 @@ class CachedModel:
 
     def _check_repeatable(self, dataset: Any, layout: BatchLayout) -> None:
         # A random transform gives another object at the second reading, for which the cache has no row and says so.
-        again = layout.objects([dataset[0], dataset[len(dataset) - 1]])
-        for cache in self._caches.values():
-            cache.rows(again)
+        again = [dataset[0], dataset[len(dataset) - 1]]
+        self.collate.features(layout.objects(again), layout.sides(again))
 
     def _encoders(self) -> dict[str, Encoder]:
         return {name: cast("Encoder", encoder) for name, encoder in self._original.encoders.items()}
-
-    def _called(self) -> dict[str, Encoder]:
-        return {name: cast("Encoder", encoder) for name, encoder in self.model.encoders.items()}

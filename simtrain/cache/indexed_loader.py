@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset
 
 from simtrain.data.batches import BatchLayout, Targets
+from simtrain.data.collate import META
+from simtrain.data.resumable_loader import ResumableDataLoader
 
 
 class SampleNumbers(Dataset[int]):
@@ -38,6 +40,7 @@ class RowsCollate:
         layout: How samples lie in a batch.
         size: Number of samples in the data set.
         identities: Encoder name → identity of the encoder whose rows these are.
+        meta: What the head is told of each object of the data set, as codes by key; None for nothing.
     """
 
     def __init__(
@@ -47,33 +50,43 @@ class RowsCollate:
         layout: BatchLayout,
         size: int,
         identities: Mapping[str, str],
+        meta: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.rows, self.labels, self.layout, self.size = rows, labels, layout, size
-        self.identities = dict(identities)
+        self.identities, self.meta = dict(identities), meta
 
-    def __call__(self, numbers: Sequence[int]) -> tuple[dict[str, Tensor], Targets]:
+    def __call__(self, numbers: Sequence[int]) -> tuple[dict[str, Any], Targets]:
         """Collate one batch."""
         picked = torch.as_tensor(numbers)
-        objects = self.layout.rows(picked, self.size)
-        targets = self.layout.targets({name: label[picked] for name, label in self.labels.items()})
+        labels = {name: label[picked] for name, label in self.labels.items()}
+        objects = self.layout.rows(picked, labels, self.size)
+        targets = self.layout.targets(labels)
         targets["items"] = objects
-        return {name: rows[objects] for name, rows in self.rows.items()}, targets
+        features: dict[str, Any] = {name: rows[objects] for name, rows in self.rows.items()}
+        if self.meta is not None:
+            features[META] = {key: codes[objects] for key, codes in self.meta.items()}
+        return features, targets
 
 
-def indexed_loader(loader: DataLoader[Any], collate: RowsCollate) -> DataLoader[Any]:
+def indexed_loader(loader: DataLoader[Any], collate: RowsCollate) -> ResumableDataLoader:
     """Loader with the batches of another one, as row numbers.
 
-    The batch sampler (hence shuffling, its generator and its order) is the given loader's own. Workers are left
-    out: there is nothing for them to do.
+    The sampler (hence shuffling, its generator and its order) is the given loader's own; copies of a loader share it.
+    Workers are left out: there is nothing for them to do.
 
     Args:
         loader: A map-style loader with a batch sampler.
         collate: Turns the sample numbers of a batch into rows and targets.
     """
-    return DataLoader(
+    batches: Any = loader.batch_sampler
+    options: dict[str, Any] = {"batch_sampler": batches}
+    if type(batches) is BatchSampler:
+        # Its sampler is to be seen: a trainer of several processes replaces samplers that know nothing of them.
+        options = {"sampler": batches.sampler, "batch_size": batches.batch_size, "drop_last": batches.drop_last}
+    return ResumableDataLoader(
         SampleNumbers(collate.size),
-        batch_sampler=loader.batch_sampler,
         collate_fn=collate,
         generator=loader.generator,
         pin_memory=loader.pin_memory,
+        **options,
     )

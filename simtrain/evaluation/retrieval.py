@@ -11,7 +11,7 @@ from torch import Tensor
 
 from simtrain.cache import CachedModel
 from simtrain.data.loaders import read_samples
-from simtrain.data.samples import SimilarityGroupSample, SimilarityPairSample
+from simtrain.data.samples import SimilarityGroupSample, SimilarityPairSample, SimilarityTripletSample
 from simtrain.errors import DataError
 from simtrain.evaluation.significance import PairedTest, bootstrap_interval, paired_test
 from simtrain.metrics import retrieval_scores
@@ -117,11 +117,11 @@ def retrieval_task(data: Any) -> RetrievalTask:
     """Make a retrieval task of samples.
 
     Pairs: the distinct queries (``obj_a``) search the distinct documents (``obj_b``); the documents that a query
-    is paired with (score above 0) are relevant to it. Groups: each item searches all others; those of its group
-    are relevant.
+    is paired with (score above 0) are relevant to it. Triplets: likewise, with the negatives among the documents.
+    Groups: each item searches all others; those of its group are relevant.
 
     Args:
-        data: A data set or list of pair or group samples.
+        data: A data set or list of pair, triplet or group samples.
 
     Raises:
         DataError: There are no samples, they are of mixed kinds, or an item of a pair is not hashable.
@@ -134,11 +134,15 @@ def retrieval_task(data: Any) -> RetrievalTask:
     samples = read_samples(data)
     if samples and all(isinstance(sample, SimilarityPairSample) for sample in samples):
         return _pair_task(samples)
+    if samples and all(isinstance(sample, SimilarityTripletSample) for sample in samples):
+        matches = [SimilarityPairSample(sample.anchor, sample.positive) for sample in samples]
+        wrong = [SimilarityPairSample(sample.anchor, item, 0.0) for sample in samples for item in sample.negatives]
+        return _pair_task([*matches, *wrong])
     if samples and all(isinstance(sample, SimilarityGroupSample) for sample in samples):
         groups = torch.tensor([sample.group for sample in samples], dtype=torch.long)
         return RetrievalTask([sample.obj for sample in samples], None, groups=groups)
     kinds = sorted({type(sample).__name__ for sample in samples}) or ["no sample"]
-    raise DataError(f"evaluation takes pair samples or group samples, got {', '.join(kinds)}")
+    raise DataError(f"evaluation takes samples of one kind, pairs, triplets or groups; got {', '.join(kinds)}")
 
 
 def evaluate(
@@ -173,11 +177,11 @@ def evaluate(
         1.0
     """
     task = retrieval_task(data)
-    queries = model.encode_query(task.queries, batch_size=batch_size, to_numpy=False, show_progress=show_progress)
+    options: dict[str, Any] = {"batch_size": batch_size, "to_numpy": False, "show_progress": show_progress}
     if task.gallery is None:
-        return task.score(queries, k=k)
-    gallery = model.encode_document(task.gallery, batch_size=batch_size, to_numpy=False, show_progress=show_progress)
-    return task.score(queries, gallery, k=k)
+        return task.score(model.encode(task.queries, **options), k=k)
+    queries = model.encode_query(task.queries, **options)
+    return task.score(queries, model.encode_document(task.gallery, **options), k=k)
 
 
 def _pair_task(samples: Sequence[SimilarityPairSample]) -> RetrievalTask:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from simtrain.data.sides import SIDE, SIDE_NAMES
 from simtrain.heads.empty_head import EmptyHead
-from simtrain.heads.encoder_head import EncoderHead
+from simtrain.heads.encoder_head import EncoderHead, meta_names_of
 from simtrain.heads.item_choice import item_codes, transform_chosen
 from simtrain.heads.nested_heads import describe_head, nested_heads, refuse_shared_weights
-from simtrain.heads.sides import SIDE, SIDES
 from simtrain.registry import heads
 
 Side = nn.Module | Mapping[str, Any] | None
@@ -25,7 +25,7 @@ class AsymmetricHead(EncoderHead):
     """One head for what is searched with, another for what is searched in.
 
     With ``document=None`` the documents keep their encoders' embeddings: an index of them stays valid while the query
-    side is tuned. Which side an item is on stands in ``meta["side"]``, see :mod:`simtrain.heads.sides`.
+    side is tuned. Which side an item is on stands in ``meta["side"]``, see :mod:`simtrain.data.sides`.
 
     Args:
         input_embedding_size: Number of dimensions of the joined embeddings of all encoders. Default: what the sides
@@ -40,7 +40,7 @@ class AsymmetricHead(EncoderHead):
 
     Example:
         >>> import torch
-        >>> from simtrain.heads.sides import DOCUMENT, QUERY
+        >>> from simtrain.data.sides import DOCUMENT, QUERY
         >>> head = AsymmetricHead(2, query={"type": "GatedHead"})
         >>> head(torch.ones(2, 2), meta={"side": torch.tensor([QUERY, DOCUMENT])}).detach()
         tensor([[0.9640, 0.9640],
@@ -67,6 +67,11 @@ class AsymmetricHead(EncoderHead):
         """Number of dimensions that both sides give."""
         return int(self.query.output_size)  # type: ignore[arg-type]
 
+    @property
+    def meta_names(self) -> dict[str, Sequence[str]]:
+        """Each item's side, and what the heads of the sides want to know."""
+        return {SIDE: SIDE_NAMES, **meta_names_of([self.query, self.document])}
+
     def transform(self, input_vectors: Float[Tensor, "batch input"]) -> Float[Tensor, "batch output"]:
         """Raise: without knowing the items there are no sides.
 
@@ -81,8 +86,9 @@ class AsymmetricHead(EncoderHead):
         Raises:
             DataError: ``meta`` does not say which side, or names an unknown one.
         """
-        codes = item_codes(meta, SIDE, SIDES, len(input_vectors), _ADVICE)
-        return transform_chosen(dict(zip(SIDES, (self.query, self.document), strict=True)), codes, input_vectors, meta)
+        codes = item_codes(meta, SIDE, SIDE_NAMES, len(input_vectors), _ADVICE)
+        sides = dict(zip(SIDE_NAMES, (self.query, self.document), strict=True))
+        return transform_chosen(sides, codes, input_vectors, meta)
 
     def get_config_dict(self) -> dict[str, Any]:
         """Constructor arguments as JSON values.
@@ -91,5 +97,5 @@ class AsymmetricHead(EncoderHead):
             ConfigError: A side's class is not registered, or the sides share weights.
         """
         refuse_shared_weights({"the query side": self.query, "the document side": self.document})
-        sides = {name: describe_head(getattr(self, name), f"the {name} side") for name in SIDES}
+        sides = {name: describe_head(getattr(self, name), f"the {name} side") for name in SIDE_NAMES}
         return {**super().get_config_dict(), **sides}

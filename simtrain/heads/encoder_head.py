@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -63,6 +64,11 @@ def load_head(cls: type[H], input_path: str | Path) -> H:
     return head
 
 
+def meta_names_of(heads: Iterable[nn.Module]) -> dict[str, Sequence[str]]:
+    """What several heads want to know of each item, together; see :attr:`EncoderHead.meta_names`."""
+    return {key: names for head in heads for key, names in getattr(head, "meta_names", {}).items()}
+
+
 class EncoderHead(nn.Module):
     """The layers after the encoders, often all that is trained.
 
@@ -98,6 +104,14 @@ class EncoderHead(nn.Module):
     def output_size(self) -> int:
         """Number of dimensions that the head gives."""
         raise NotImplementedError(f"{type(self).__name__} must state `output_size`")
+
+    @property
+    def meta_names(self) -> dict[str, Sequence[str]]:
+        """What the head wants to know of each item: key → the names that it can have, in the order of their codes.
+
+        A model gathers it and gives it as ``meta``: whole numbers by key. Default: nothing.
+        """
+        return {}
 
     def transform(self, input_vectors: Float[Tensor, "batch input"]) -> Float[Tensor, "batch output"]:
         """What the head does to vectors, after dropout.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from simtrain.errors import ConfigError
-from simtrain.heads.encoder_head import EncoderHead
+from simtrain.heads.encoder_head import EncoderHead, meta_names_of
 from simtrain.heads.item_choice import item_codes, legend, transform_chosen
 from simtrain.heads.nested_heads import describe_head, nested_heads, refuse_shared_weights
 from simtrain.registry import heads
@@ -71,6 +71,11 @@ class SwitchHead(EncoderHead):
     def output_size(self) -> int:
         """Number of dimensions that every option gives."""
         return int(self.options[self._names[0]].output_size)  # type: ignore[arg-type]
+
+    @property
+    def meta_names(self) -> dict[str, Sequence[str]]:
+        """Each item's option, and what the options want to know."""
+        return {ENCODER: self._names, **meta_names_of(self.options.values())}
 
     def transform(self, input_vectors: Float[Tensor, "batch input"]) -> Float[Tensor, "batch output"]:
         """Raise: without knowing the items there is no choice.

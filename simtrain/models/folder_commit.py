@@ -4,6 +4,7 @@
 
     folder/
         config.json            names the parts folder; replacing this file is the commit
+        README.md              what readers see beside it, replaced right after the commit
         parts-1a2b3c4d5e6f/    written and flushed before that; the former one is removed after it
 
 Interrupted at any moment, the folder holds the old state or the new one.
@@ -15,7 +16,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -33,23 +34,32 @@ class FolderFormat:
         version: Version that is written, and the only one that is read.
         file: Name of the file that commits.
         prefix: Beginning of the parts folders' names.
+        beside: Names of further files that may be replaced with the state; nothing is read from them.
     """
 
-    def __init__(self, name: str, version: int, file: str, prefix: str) -> None:
+    def __init__(self, name: str, version: int, file: str, prefix: str, beside: Collection[str] = ()) -> None:
         self.name = name
         self.version = version
         self.file = file
         self._prefix = prefix
         self._parts = re.compile(rf"{prefix}-[0-9a-f]{{12}}")
-        self._left_over = re.compile(rf"{prefix}-[0-9a-f]{{12}}|{re.escape(file)}\.tmp-[0-9a-f]{{12}}")
+        files = "|".join(re.escape(each) for each in (file, *beside))
+        self._left_over = re.compile(rf"{prefix}-[0-9a-f]{{12}}|(?:{files})\.tmp-[0-9a-f]{{12}}")
 
-    def commit(self, path: Path, settings: Mapping[str, Any], write: Callable[[Path], None]) -> None:
+    def commit(
+        self,
+        path: Path,
+        settings: Mapping[str, Any],
+        write: Callable[[Path], None],
+        beside: Mapping[str, str] | None = None,
+    ) -> None:
         """Replace the state of the folder ``path``; it is made where it is missing.
 
         Args:
             path: The folder. Files in it that are of no such state are not touched.
             settings: JSON values to keep in the file that commits.
             write: Called with an empty parts folder, which it fills.
+            beside: Texts of further files, by name. They are written before the commit and put in place after it.
 
         Raises:
             ServableError: ``path`` is a file, or its committing file belongs to something else.
@@ -58,18 +68,25 @@ class FolderFormat:
         path.mkdir(parents=True, exist_ok=True)
         mark = secrets.token_hex(6)
         parts, file = path / f"{self._prefix}-{mark}", path / f"{self.file}.tmp-{mark}"
+        others = {name: path / f"{name}.tmp-{mark}" for name in beside or {}}
         try:
             parts.mkdir()
             write(parts)
             write_settings(file, {**self._header(), "parts": parts.name, **settings})
+            for name, other in others.items():
+                other.write_text((beside or {})[name], encoding="utf-8")
             sync_tree(parts)
-            sync_file(file)
+            for written in (file, *others.values()):
+                sync_file(written)
         except BaseException:
             shutil.rmtree(parts, ignore_errors=True)
-            file.unlink(missing_ok=True)
+            for written in (file, *others.values()):
+                written.unlink(missing_ok=True)
             raise
         sync_folder(path)
         os.replace(file, path / self.file)
+        for name, other in others.items():
+            os.replace(other, path / name)
         sync_folder(path)
         self._remove_left_over(path, keep=parts.name)
 

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from simtrain.data.collate import META
 from simtrain.errors import ConfigError, DataError
 
 DEFAULT_NAME = "default"
@@ -28,6 +29,8 @@ def check_name(name: Any) -> str:
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ConfigError(f"an encoder's name must be made of letters, digits, '_' and '-', got {name!r}")
+    if name == META:
+        raise ConfigError(f"an encoder cannot be named {META!r}: what heads are told of the items stands there")
     if hasattr(nn.ModuleDict(), name):
         raise ConfigError(f"an encoder cannot be named {name!r}, torch's ModuleDict uses that word; choose another")
     return name

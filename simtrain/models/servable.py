@@ -4,6 +4,7 @@
 
     my-model/
         config.json            names the parts folder and the classes
+        README.md              the model card, for people; nothing is read from it
         parts-1a2b3c4d5e6f/
             encoders/text/...
             head/...
@@ -19,16 +20,46 @@ from torch import nn
 
 from simtrain import registry
 from simtrain.errors import ConfigError, ServableError, nearest
-from simtrain.heads.encoder_head import EncoderHead, load_head, save_head
+from simtrain.heads.encoder_head import EncoderHead, save_head
+from simtrain.models.card_file import CARD_FILE, may_be_replaced
 from simtrain.models.folder_commit import FolderFormat
 from simtrain.models.joined_encoders import check_name
 from simtrain.models.part_classes import allowed_class, type_name
+from simtrain.models.part_files import fill_part, load_part
+from simtrain.models.quaterion_format import is_quaterion_folder, load_quaterion, save_quaterion
 
-MODEL_FOLDER = FolderFormat("simtrain-similarity-model", version=1, file="config.json", prefix="parts")
+MODEL_FOLDER = FolderFormat(
+    "simtrain-similarity-model", version=1, file="config.json", prefix="parts", beside=(CARD_FILE,)
+)
 
 
-def save_parts(path: Path, encoders: Mapping[str, nn.Module], head: nn.Module) -> None:
+def save_model(path: Path, format: str, encoders: Mapping[str, nn.Module], head: nn.Module, card: str) -> None:
     """Write a model into the folder ``path``; see :meth:`SimilarityModel.save`.
+
+    Raises:
+        ConfigError: There is no such format.
+        ServableError: The folder cannot be written to, or a part has no counterpart in the format.
+    """
+    writers = {"simtrain": save_parts, "quaterion": save_quaterion}
+    if format not in writers:
+        raise ConfigError(f"unknown format {format!r}; {nearest(str(format), writers)}")
+    writers[format](path, encoders, head, card)
+
+
+def load_model(
+    path: Path, allow: Collection[type], ready_encoders: Mapping[str, nn.Module]
+) -> tuple[dict[str, nn.Module], nn.Module]:
+    """Read the encoders and the head from a folder of any known format; see :meth:`SimilarityModel.load`.
+
+    Raises:
+        ServableError: A file is missing or damaged, or names a class that may not be loaded.
+    """
+    read = load_quaterion if is_quaterion_folder(path) else load_parts
+    return read(path, allow, ready_encoders)
+
+
+def save_parts(path: Path, encoders: Mapping[str, nn.Module], head: nn.Module, card: str) -> None:
+    """Write a model and its card in the format of simtrain. A README.md that is the user's own stays as it is.
 
     Raises:
         ServableError: ``path`` is a file or holds a ``config.json`` of something else.
@@ -37,13 +68,14 @@ def save_parts(path: Path, encoders: Mapping[str, nn.Module], head: nn.Module) -
         "encoders": {name: {"type": type_name(encoder, registry.encoders)} for name, encoder in encoders.items()},
         "head": {"type": type_name(head, registry.heads)},
     }
-    MODEL_FOLDER.commit(path, settings, lambda parts: _write_parts(parts, encoders, head))
+    beside = {CARD_FILE: card} if may_be_replaced(path / CARD_FILE) else {}
+    MODEL_FOLDER.commit(path, settings, lambda parts: _write_parts(parts, encoders, head), beside)
 
 
 def load_parts(
     path: Path, allow: Collection[type], ready_encoders: Mapping[str, nn.Module]
 ) -> tuple[dict[str, nn.Module], nn.Module]:
-    """Read the encoders and the head that :func:`save_parts` wrote; see :meth:`SimilarityModel.load`.
+    """Read the encoders and the head that :func:`save_parts` wrote.
 
     Raises:
         ServableError: A file is missing or damaged, or names a class that may not be loaded.
@@ -61,12 +93,12 @@ def load_parts(
     }
     head_class = allowed_class(config["head"], registry.heads, allow, path)
     encoders = {
-        name: _filled(ready_encoders[name], parts / "encoders" / name)
+        name: fill_part(ready_encoders[name], parts / "encoders" / name)
         if name in ready_encoders
-        else _load_part(classes[name], parts / "encoders" / name)
+        else load_part(classes[name], parts / "encoders" / name)
         for name in config["encoders"]
     }
-    return encoders, _load_part(head_class, parts / "head")
+    return encoders, load_part(head_class, parts / "head")
 
 
 def _write_parts(parts: Path, encoders: Mapping[str, nn.Module], head: nn.Module) -> None:
@@ -94,27 +126,3 @@ def _check_entries(settings: Mapping[str, Any], file: Path) -> None:
     for entry in (*encoders.values(), settings.get("head")):
         if not isinstance(entry, dict) or not isinstance(entry.get("type"), str):
             raise ServableError(f"{file} must give each part as {{'type': NAME}}, got {entry!r:.80}")
-
-
-def _load_part(cls: type[Any], folder: Path) -> nn.Module:
-    try:
-        # A head of quaterion-models would read a pickle.
-        part: nn.Module = load_head(cls, folder) if _is_foreign_head(cls) else cls.load(str(folder))
-        return part
-    except ServableError:
-        raise
-    except Exception as error:  # an encoder's own load may raise anything
-        raise ServableError(f"{folder} cannot be loaded as {cls.__name__}: {type(error).__name__}: {error}") from error
-
-
-def _is_foreign_head(cls: type) -> bool:
-    return hasattr(cls, "output_size") and not issubclass(cls, EncoderHead)
-
-
-def _filled(encoder: nn.Module, folder: Path) -> nn.Module:
-    if not hasattr(encoder, "load_weights"):
-        raise ServableError(
-            f"the given {type(encoder).__name__} cannot take the weights in {folder}: no load_weights()"
-        )
-    encoder.load_weights(folder)  # type: ignore[operator]
-    return encoder

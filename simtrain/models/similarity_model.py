@@ -12,15 +12,20 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from simtrain.data.collate import META, EncoderCollate
+from simtrain.data.sides import DOCUMENT, QUERY, SIDE
 from simtrain.data.transfer import move_to
-from simtrain.encoders.positive_size import positive_size
 from simtrain.errors import ConfigError, DataError
 from simtrain.models.encoding import cosine_matrix, embed_items
+from simtrain.models.encoding_options import EncodingOptions
 from simtrain.models.eval_mode import eval_mode
 from simtrain.models.item_inputs import listed_items
+from simtrain.models.item_meta import check_known, item_meta
 from simtrain.models.joined_encoders import is_frozen, join, joint_size, named_encoders
+from simtrain.models.model_card import model_card
+from simtrain.models.parallel_encoding import embed_in_processes
 from simtrain.models.placement import device_of
-from simtrain.models.servable import load_parts, save_parts
+from simtrain.models.servable import load_model, save_model
 
 
 class SimilarityModel(nn.Module):
@@ -34,7 +39,8 @@ class SimilarityModel(nn.Module):
         head: Takes vectors of as many dimensions as all encoders together give.
 
     Raises:
-        ConfigError: No or wrong encoders, or a head whose input size does not fit.
+        ConfigError: No or wrong encoders, a head whose input size does not fit, or one that wants to know something
+            of the items that no encoder says.
 
     Example:
         >>> from simtrain.encoders import PrecomputedEncoder
@@ -49,6 +55,7 @@ class SimilarityModel(nn.Module):
         super().__init__()
         self.encoders = named_encoders(encoders)
         self.head = _fitting_head(head, joint_size(dict(self._named())))
+        check_known(self.head, dict(self._named()))
 
     @property
     def embedding_size(self) -> int:
@@ -63,9 +70,30 @@ class SimilarityModel(nn.Module):
                 encoder.eval()
         return self
 
-    def collate(self, objects: Sequence[Any]) -> dict[str, Any]:
-        """Raw items → for each encoder's name, the batch that it takes."""
-        return {name: encoder.get_collate_fn()(list(objects)) for name, encoder in self._named()}
+    @property
+    def has_sides(self) -> bool:
+        """Whether a query and a document of the same content have different embeddings."""
+        return SIDE in getattr(self.head, "meta_names", {}) or bool(self.get_collate().side_fns)
+
+    def get_collate(self) -> EncoderCollate:
+        """Collate function for loaders: samples → features for :meth:`forward`, and targets."""
+        encoders = dict(self._named())
+        # Encoders of quaterion-models have no sides.
+        sided = {name: encoder.get_side_fn() for name, encoder in encoders.items() if hasattr(encoder, "get_side_fn")}
+        return EncoderCollate(
+            {name: encoder.get_collate_fn() for name, encoder in encoders.items()},
+            {name: side_fn for name, side_fn in sided.items() if side_fn is not None},
+            item_meta(self.head, encoders),
+        )
+
+    def collate(self, objects: Sequence[Any], sides: Sequence[int] | None = None) -> dict[str, Any]:
+        """Raw items → for each encoder's name, the batch that it takes, and what the head is told of the items.
+
+        Args:
+            objects: Raw items.
+            sides: Code of each one's side (:mod:`simtrain.data.sides`), for a model that has sides.
+        """
+        return self.get_collate().features(list(objects), sides)
 
     def forward(self, features: Mapping[str, Any]) -> Float[Tensor, "batch dim"]:
         """Embed a collated batch.
@@ -83,7 +111,7 @@ class SimilarityModel(nn.Module):
         if missing:
             raise DataError(f"the batch lacks the features of {missing}; it has {sorted(features)}")
         joined = join({name: self._embedded(name, features[name]) for name in self.encoders})
-        embeddings: Tensor = self.head(joined, meta=None)
+        embeddings: Tensor = self.head(joined, meta=features.get(META))
         return embeddings
 
     def encode(
@@ -93,6 +121,8 @@ class SimilarityModel(nn.Module):
         to_numpy: bool = True,
         show_progress: bool | None = None,
         normalize: bool = False,
+        autocast: str | None = None,
+        processes: int = 1,
     ) -> Any:
         """Embed raw items.
 
@@ -105,62 +135,109 @@ class SimilarityModel(nn.Module):
             to_numpy: Whether to return a numpy array; else a tensor on the model's device.
             show_progress: Whether to show a progress bar. Default: if it takes over a second in a terminal.
             normalize: Whether to bring the embeddings to length 1.
+            autocast: ``"bfloat16"`` or ``"float16"`` to compute in that number format where torch finds it safe;
+                embeddings are float32 all the same.
+            processes: On the CPU, how many processes share the items. Each has a copy of the model, and starting them
+                takes seconds: for many items on many cores. In a script, call it under ``if __name__ == "__main__":``.
 
         Returns:
             Shape ``(embedding_size,)`` for one item, ``(n, embedding_size)`` for n of them, also for n = 0.
 
         Raises:
-            DataError: An item cannot be encoded or its embedding is not finite; the message says which.
+            DataError: An item cannot be encoded or its embedding is not finite; the message says which. Or the model
+                has a head for each side: use :meth:`encode_query` or :meth:`encode_document`.
+            ConfigError: An option is wrong, or ``processes`` is asked of a model on a GPU.
         """
-        items, single = listed_items(inputs)
-        with eval_mode(self):
-            embeddings = embed_items(
-                items,
-                self._embed_raw(),
-                lengths=[self._length(item) for item in items],
-                dim=self.embedding_size,
-                batch_size=positive_size("batch_size", batch_size),
-                device=torch.device("cpu") if to_numpy else device_of(self),
-                show_progress=show_progress,
-            )
-        if normalize:
-            embeddings = functional.normalize(embeddings, dim=1)
-        return _shaped(embeddings, single, to_numpy)
+        options = EncodingOptions(batch_size, to_numpy, show_progress, normalize, autocast, processes)
+        return self._encode(inputs, None, options)
 
     def encode_query(self, inputs: Any, **options: Any) -> Any:
-        """Embed what is searched with. The same as :meth:`encode` for a model with equal sides."""
-        return self.encode(inputs, **options)
+        """Embed what is searched with: with the query's prompt and head, where the model has sides.
+
+        Takes the options of :meth:`encode`, and is the same as that for a model with equal sides.
+        """
+        return self._encode(inputs, QUERY, EncodingOptions(**options))
 
     def encode_document(self, inputs: Any, **options: Any) -> Any:
-        """Embed what is searched in. The same as :meth:`encode` for a model with equal sides."""
-        return self.encode(inputs, **options)
+        """Embed what is searched in: with the document's prompt and head, where the model has sides.
+
+        Takes the options of :meth:`encode`, and is the same as that for a model with equal sides.
+        """
+        return self._encode(inputs, DOCUMENT, EncodingOptions(**options))
+
+    def _encode(self, inputs: Any, side: int | None, options: EncodingOptions) -> Any:
+        items, single = listed_items(inputs)
+        lengths = [self._length(item) for item in items]
+        if options.processes > 1 and len(items) > 1:
+            embeddings = embed_in_processes(self, items, lengths, side, options)
+        else:
+            embeddings = self.embed(items, lengths, side, options)
+        if options.normalize:
+            embeddings = functional.normalize(embeddings, dim=1)
+        return _shaped(embeddings, single, options.to_numpy)
+
+    def embed(
+        self, items: Sequence[Any], lengths: Sequence[int], side: int | None, options: EncodingOptions
+    ) -> Float[Tensor, "items dim"]:
+        """Embed listed items in this process; what :meth:`encode` and its relatives come down to.
+
+        Args:
+            items: Raw items.
+            lengths: How costly each is to encode.
+            side: Code of their side (:mod:`simtrain.data.sides`), or None.
+            options: See :meth:`encode`.
+        """
+        device = device_of(self)
+        with eval_mode(self), options.autocast_on(device):
+            embeddings = embed_items(
+                items,
+                self._embed_raw(side),
+                lengths=lengths,
+                dim=self.embedding_size,
+                batch_size=options.batch_size,
+                device=torch.device("cpu") if options.to_numpy else device,
+                show_progress=options.show_progress,
+            )
+        return embeddings if options.autocast is None else embeddings.float()
 
     def similarity(self, a: Any, b: Any = None) -> Float[Tensor, "n m"]:
         """Cosine similarity of each of ``a`` with each of ``b``.
 
         Args:
-            a: Embeddings (a float array or tensor with ``embedding_size`` columns), or raw items to encode.
-            b: Likewise. Default: ``a`` itself.
+            a: Embeddings (a float array or tensor with ``embedding_size`` columns), or raw items to encode, as queries.
+            b: Likewise; raw items are encoded as documents. Default: ``a`` itself.
 
         Returns:
             Shape ``(n, m)``, on the CPU unless both are tensors of one device.
         """
-        left = self._embeddings_of(a)
-        right = left if b is None else self._embeddings_of(b)
+        left = self._embeddings_of(a, QUERY)
+        right = left if b is None and not self.has_sides else self._embeddings_of(a if b is None else b, DOCUMENT)
         if left.device != right.device:
             left, right = left.cpu(), right.cpu()
         return cosine_matrix(left, right)
 
-    def save(self, path: str | Path) -> None:
-        """Write the model into a new or an existing folder, all or nothing.
+    def save(self, path: str | Path, format: str = "simtrain", card: str | Mapping[str, Any] | None = None) -> None:
+        """Write the model into a folder, all or nothing, with a model card (``README.md``) that says what it is.
 
-        Whenever it is interrupted, the folder holds the old model or the new one. Other files in it are not
-        touched. Weights are safetensors; there is no pickle.
+        Args:
+            path: The folder. In the format of simtrain it may hold an older model, which is replaced: whenever that
+                is interrupted, the folder holds the old model or the new one. Other files in it are not touched, nor
+                is a ``README.md`` of your own. Weights are safetensors; there is no pickle. In the format of
+                quaterion-models it is a new or an empty one.
+            format: ``"simtrain"``, or ``"quaterion"`` for what ``quaterion_models.SimilarityModel.load`` reads (with
+                simtrain installed beside it, where an encoder is simtrain's).
+            card: What to say in the card beside what the model itself knows: a description, or ``{"description":
+                text, "data": {...}, "metrics": {...}, "config": {...}}``; see
+                :func:`~simtrain.models.model_card.checked_card`.
 
         Raises:
-            ServableError: ``path`` is a file, or holds a ``config.json`` of something else.
+            ServableError: ``path`` is a file, or holds a ``config.json`` of something else; or a part has no
+                counterpart in the format of quaterion-models.
+            ConfigError: The format or the card is wrong.
         """
-        save_parts(Path(path), dict(self.encoders.items()), self.head)
+        encoders = dict(self._named())
+        text = model_card(Path(path).resolve().name, encoders, self.head, self.has_sides, card)
+        save_model(Path(path), format, encoders, self.head, text)
 
     @classmethod
     def load(
@@ -170,14 +247,17 @@ class SimilarityModel(nn.Module):
         allow: Collection[type] = (),
         encoders: Mapping[str, nn.Module] | None = None,
     ) -> SimilarityModel:
-        """Read a model that :meth:`save` wrote.
+        """Read a model that :meth:`save` wrote, or ``quaterion_models.SimilarityModel.save``.
+
+        A folder of quaterion-models is read without that package, its heads as those of simtrain; its encoders are
+        classes of yours: ``allow`` them.
 
         Args:
             path: The folder.
             device: Where to put the model.
             allow: Classes of encoders and heads that may be loaded beside the registered ones.
             encoders: Encoders built by the caller (those around a module of his own), by name; the saved
-                weights are read into them.
+                weights are read into them. Those of a folder of quaterion-models are used as they are.
 
         Returns:
             The model, in eval mode.
@@ -185,7 +265,7 @@ class SimilarityModel(nn.Module):
         Raises:
             ServableError: A file is missing or damaged, or names a class that is neither registered nor allowed.
         """
-        loaded, head = load_parts(Path(path), allow, encoders or {})
+        loaded, head = load_model(Path(path), allow, encoders or {})
         return cls(loaded, head).to(device).eval()
 
     def _named(self) -> list[tuple[str, Any]]:
@@ -197,12 +277,11 @@ class SimilarityModel(nn.Module):
             embeddings: Tensor = encoder(batch)
         return embeddings
 
-    def _embed_raw(self) -> Any:
-        collates = {name: encoder.get_collate_fn() for name, encoder in self._named()}
-        device = device_of(self)
+    def _embed_raw(self, side: int | None) -> Any:
+        collate, device = self.get_collate(), device_of(self)
 
         def embed(items: Sequence[Any]) -> Tensor:
-            features = {name: collate(items) for name, collate in collates.items()}
+            features = collate.features(items, None if side is None else [side] * len(items))
             return self(move_to(features, device))  # type: ignore[no-any-return]
 
         return embed
@@ -211,11 +290,11 @@ class SimilarityModel(nn.Module):
         # Encoders of quaterion-models have no item_length.
         return sum(encoder.item_length(item) for _, encoder in self._named() if hasattr(encoder, "item_length"))
 
-    def _embeddings_of(self, given: Any) -> Tensor:
+    def _embeddings_of(self, given: Any, side: int) -> Tensor:
         is_array = isinstance(given, (Tensor, np.ndarray)) and given.ndim == 2 and given.shape[1] == self.embedding_size
         tensor = torch.as_tensor(given) if is_array else None
         if tensor is None or not tensor.is_floating_point():
-            encoded: Tensor = self.encode(given, to_numpy=False)
+            encoded: Tensor = self._encode(given, side, EncodingOptions(to_numpy=False))
             return encoded.reshape(-1, self.embedding_size)
         return tensor
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,13 +14,17 @@ import lightning
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import Dataset
 
+from simtrain import registry
 from simtrain.config import load_cfg, plain, require
 from simtrain.data import (
     GroupSimilarityDataLoader,
     PairsSimilarityDataLoader,
     SimilarityDataLoader,
+    TripletSimilarityDataLoader,
+    check_groups,
     read_groups,
     read_pairs,
+    read_triplets,
 )
 from simtrain.data.batches import layout_of
 from simtrain.data.loaders import read_samples
@@ -78,6 +82,8 @@ def fit(cfg: str | Path | Mapping[str, Any] | DictConfig, overrides: Sequence[st
     data = {stage: read(cfg, cfg.data[stage]) for stage in ("train", "valid", "test") if cfg.data[stage]}
     model = build_model(cfg)
     check_kind(cfg, model)
+    if cfg.data.kind == "groups":
+        check_groups(data["train"])
     check_folder(Path(cfg.run_dir))
     loaders = {stage: make_loader(cfg, data[stage], stage) for stage in ("train", "valid") if stage in data}
     runner = Runner(model, train_data_loader=loaders["train"], valid_data_loader=loaders.get("valid"), cfg=cfg)
@@ -101,16 +107,21 @@ def seed_run(cfg: DictConfig) -> None:
 
 def read(cfg: DictConfig, path: str) -> Dataset[Any]:
     """Read a data file of the kind that the config names."""
-    reader = read_pairs if cfg.data.kind == "pairs" else read_groups
-    return reader(path, plain(cfg.data.columns))
+    readers: dict[str, Callable[..., Dataset[Any]]] = {
+        "pairs": read_pairs,
+        "triplets": read_triplets,
+        "groups": read_groups,
+    }
+    return readers[cfg.data.kind](path, plain(cfg.data.columns))
 
 
 def check_kind(cfg: DictConfig, model: TrainableModel) -> None:
     """Raise a :class:`ConfigError` where the loss does not take the kind of the data."""
-    wanted = "pairs" if isinstance(model.loss, PairwiseLoss) else "groups"
-    if cfg.data.kind != wanted:
+    wanted = ("pairs", "triplets") if isinstance(model.loss, PairwiseLoss) else ("groups", "triplets")
+    if cfg.data.kind not in wanted:
         raise ConfigError(
-            f"{type(model.loss).__name__} takes {wanted}, but data.kind is {cfg.data.kind!r}; change one of them"
+            f"{type(model.loss).__name__} takes {' or '.join(wanted)}, but data.kind is {cfg.data.kind!r}; change one "
+            f"of them"
         )
 
 
@@ -128,18 +139,27 @@ def fill_cache(model: TrainableModel, data: Mapping[str, Dataset[Any]]) -> None:
     model.cached.open(model.device)
     for stage, dataset in data.items():
         samples = read_samples(dataset)
-        model.cached.fill(layout_of(samples).objects(samples), name=f"{stage} data")
+        layout = layout_of(samples)
+        model.cached.fill(layout.objects(samples), f"{stage} data", layout.sides(samples))
 
 
 def make_loader(cfg: DictConfig, dataset: Dataset[Any], stage: str) -> SimilarityDataLoader:
-    """Loader of a stage: shuffled for training, in order otherwise."""
-    kind = PairsSimilarityDataLoader if cfg.data.kind == "pairs" else GroupSimilarityDataLoader
-    return kind(
+    """Loader of a stage: in the sampler's order or shuffled for training, in the file's order otherwise."""
+    kinds: dict[str, type[SimilarityDataLoader]] = {
+        "pairs": PairsSimilarityDataLoader,
+        "triplets": TripletSimilarityDataLoader,
+        "groups": GroupSimilarityDataLoader,
+    }
+    batch_size, training = cfg.training.batch_size, stage == "train"
+    order: dict[str, Any] = {"shuffle": training}
+    if training and cfg.data.sampler is not None:
+        order = {"sampler": registry.samplers.build(plain(cfg.data.sampler), dataset, batch_size=batch_size)}
+    return kinds[cfg.data.kind](
         dataset,
-        batch_size=cfg.training.batch_size,
-        shuffle=stage == "train",
-        drop_last=cfg.training.drop_last and stage == "train",
+        batch_size=batch_size,
+        drop_last=cfg.training.drop_last and training,
         num_workers=cfg.training.num_workers,
+        **order,
     )
 
 

@@ -59,9 +59,9 @@ def test_prepared_batches_hold_the_features_and_targets_of_the_loader(samples, l
     cached = CachedModel(model, CacheConfig(CacheType.CPU))
     cached.open()
     given = loader(samples(), batch_size=7, shuffle=True, num_workers=workers)
-    torch.manual_seed(3)
     expected = [(model(features), targets) for features, targets in with_collate(given, cached_collate(model))]
-    torch.manual_seed(3)
+    # Copies of a loader share its sampler: without this, the next epoch would follow.
+    given.sampler.set_epoch(0)
     got = [(cached.model(features), targets) for features, targets in cached.prepare(given)]
     assert len(got) == len(expected) == 4
     for (embeddings, targets), (wanted, wanted_targets) in zip(got, expected, strict=True):

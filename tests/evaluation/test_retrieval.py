@@ -106,8 +106,11 @@ def test_tables_show_values_intervals_and_the_signed_difference():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ([], "evaluation takes pair samples or group samples, got no sample"),
-        ([SimilarityTripletSample("a", "b", ["c"])], "got SimilarityTripletSample"),
+        ([], "evaluation takes samples of one kind, pairs, triplets or groups; got no sample"),
+        (
+            [SimilarityTripletSample("a", "b", ["c"]), SimilarityPairSample("a", "b")],
+            "got SimilarityPairSample, SimilarityTripletSample",
+        ),
         (
             [SimilarityPairSample("a", "b"), SimilarityGroupSample("a", 1)],
             "SimilarityGroupSample, SimilarityPairSample",
@@ -118,3 +121,10 @@ def test_tables_show_values_intervals_and_the_signed_difference():
 def test_data_that_is_no_test_set_is_refused(data, message):
     with pytest.raises(DataError, match=message):
         evaluate(MODEL, data)
+
+
+def test_triplets_search_positives_and_negatives():
+    samples = [SimilarityTripletSample("q1", "d1", ["d2", "d3"]), SimilarityTripletSample("q2", "d3", ["d1"])]
+    task = retrieval_task(samples)
+    assert (task.queries, task.gallery) == (["q1", "q2"], ["d1", "d3", "d2"])
+    assert task.relevant.tolist() == [[0, 0], [1, 1]]

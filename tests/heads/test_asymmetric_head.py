@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simtrain import registry
+from simtrain.data.sides import DOCUMENT, QUERY
 from simtrain.errors import ConfigError, DataError
 from simtrain.heads import AsymmetricHead, EmptyHead, GatedHead, LinearHead, SkipConnectionHead, SwitchHead
-from simtrain.heads.sides import DOCUMENT, QUERY
 
 ADVICE = "^this model has two sides: use encode_query or encode_document; in training, pairs or triplets$"
 

@@ -42,6 +42,23 @@ def test_commit_replaces_the_state_and_touches_nothing_else(tmp_path: Path) -> N
     assert len(list(path.iterdir())) == 4
 
 
+WITH_NOTES = FolderFormat("test-format", version=1, file="state.json", prefix="parts", beside=("notes.md",))
+
+
+def commit_with_notes(path: Path, value: str) -> None:
+    WITH_NOTES.commit(path, {"value": value}, writing(value), beside={"notes.md": f"about {value}"})
+
+
+def test_files_beside_are_replaced_with_the_state(tmp_path: Path) -> None:
+    for value in ("one", "two"):
+        commit_with_notes(tmp_path, value)
+        assert value_in(tmp_path) == value
+        assert (tmp_path / "notes.md").read_text() == f"about {value}"
+        assert len(list(tmp_path.iterdir())) == 3
+    WITH_NOTES.commit(tmp_path, {"value": "three"}, writing("three"))
+    assert (tmp_path / "notes.md").read_text() == "about two"
+
+
 class PowerLossError(BaseException):
     """Nothing that code catches by accident."""
 
@@ -75,7 +92,30 @@ def test_interrupted_anywhere_the_old_or_the_new_state_is_there(
     assert len(outcomes) == 2
 
 
-def interrupted_commit(path: Path, monkeypatch: pytest.MonkeyPatch, call: str, stop_at: int) -> bool:
+@pytest.mark.parametrize("call", CALLS)
+def test_files_beside_never_run_ahead_of_the_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    for stop_at in range(40):
+        path = tmp_path / str(stop_at)
+        commit_with_notes(path, "old")
+        finished = interrupted_commit(path, monkeypatch, call, stop_at, commit_with_notes)
+        notes, state = (path / "notes.md").read_text(), value_in(path)
+        assert (notes, state) in (("about old", "old"), ("about old", "new"), ("about new", "new"))
+        commit_with_notes(path, "next")
+        assert (path / "notes.md").read_text() == "about next"
+        assert len(list(path.iterdir())) == 3
+        if finished:
+            assert (notes, state) == ("about new", "new")
+            return
+    pytest.fail("it never came to an end")
+
+
+def interrupted_commit(
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    call: str,
+    stop_at: int,
+    commit: Callable[[Path, str], None] = commit,
+) -> bool:
     real, count = getattr(os, call), iter(range(1000))
 
     def stopping(*args: object, **words: object) -> object:

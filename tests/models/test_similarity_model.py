@@ -262,7 +262,7 @@ def test_saved_model_gives_the_same_vectors(tmp_path: Path) -> None:
     assert not loaded.training
     np.testing.assert_array_equal(loaded.encode([[1, 2], [3, 4]]), model.encode([[1, 2], [3, 4]]))
     files = {file.name for file in (tmp_path / "new").rglob("*") if file.is_file()}
-    assert files == {"config.json", "encoder.json", "weights.safetensors"}
+    assert files == {"README.md", "config.json", "encoder.json", "weights.safetensors"}
 
 
 def test_saving_again_replaces_the_model_and_nothing_else(tmp_path: Path) -> None:

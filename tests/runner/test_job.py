@@ -71,6 +71,8 @@ def test_bad_input_is_found_before_anything_is_written(job, tmp_path, override, 
 
 def test_a_loss_of_another_kind_than_the_data_is_refused(job, tmp_path):
     job["loss"] = {"type": "MultipleNegativesRankingLoss"}
-    with pytest.raises(ConfigError, match=r"MultipleNegativesRankingLoss takes pairs, but data\.kind is 'groups'"):
+    with pytest.raises(
+        ConfigError, match=r"MultipleNegativesRankingLoss takes pairs or triplets, but data\.kind is 'groups'"
+    ):
         fit(job)
     assert not (tmp_path / "run").exists()

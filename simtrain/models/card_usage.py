@@ -1,0 +1,105 @@
+"""The lines of a model card that show how to load and use the model."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from simtrain import registry
+from simtrain.encoders import (
+    ModuleEncoder,
+    NgramEncoder,
+    PrecomputedEncoder,
+    SentenceTransformerEncoder,
+    SwitchEncoder,
+    TransformerEncoder,
+    VisionEncoder,
+)
+from simtrain.models.part_classes import type_name
+
+_TEXTS = '["a red shoe", "trousers of blue linen"]'
+_IMAGES = "[torch.zeros(3, 224, 224, dtype=torch.uint8)]  # or PIL images, paths, bytes of files"
+_UNKNOWN = "[]  # a list of what the encoders take"
+
+
+def usage_code(name: str, encoders: Mapping[str, nn.Module], head: nn.Module, has_sides: bool) -> str:
+    """Python lines that load the model from the folder ``name`` and use it.
+
+    Args:
+        name: The folder.
+        encoders: Encoders by name.
+        head: The head.
+        has_sides: Whether queries and documents are encoded differently.
+    """
+    items = _example_items(encoders)
+    imports = ["import torch"] if "torch." in items else []
+    own, words = _own_classes(encoders, head), ""
+    if own:
+        words = f", allow=[{', '.join(dict.fromkeys(cls.__name__ for cls in own))}]"
+    build = []
+    built = [each for each, encoder in encoders.items() if _is_built_by_the_user(encoder)]
+    if built:
+        words += ", encoders=built"
+        entries = ", ".join(f'"{each}": ...' for each in built)
+        build = [f"built = {{{entries}}}  # made as for training; the saved weights are read into them"]
+    lines = [*imports, "from simtrain import SimilarityModel", *_own_imports(encoders, own), "", *build]
+    lines += [
+        f"model = SimilarityModel.load({json.dumps(name, ensure_ascii=False)}{words})",
+        f"items = {items}",
+        *_calls(has_sides),
+    ]
+    return "\n".join(lines)
+
+
+def _calls(has_sides: bool) -> list[str]:
+    if not has_sides:
+        return ["embeddings = model.encode(items)", "similarities = model.similarity(embeddings)"]
+    return [
+        "queries = model.encode_query(items)  # what is searched with",
+        "documents = model.encode_document(items)  # what is searched in",
+        "similarities = model.similarity(queries, documents)",
+    ]
+
+
+def _example_items(encoders: Mapping[str, Any]) -> str:
+    examples = {_example(encoder) for encoder in encoders.values()}
+    return examples.pop() if len(examples) == 1 else _UNKNOWN
+
+
+def _example(encoder: Any) -> str:
+    if isinstance(encoder, SwitchEncoder):
+        return _example(next((encoder.options[name] for name in ("text", "image") if name in encoder.options), None))
+    if isinstance(encoder, (SentenceTransformerEncoder, TransformerEncoder, NgramEncoder)):
+        return _TEXTS
+    if isinstance(encoder, PrecomputedEncoder):
+        return f"[[1.0] * {encoder.embedding_size}]"
+    return _IMAGES if isinstance(encoder, VisionEncoder) else _UNKNOWN
+
+
+def _own_classes(encoders: Mapping[str, nn.Module], head: nn.Module) -> list[type]:
+    parts = [*((encoder, registry.encoders) for encoder in encoders.values()), (head, registry.heads)]
+    return [type(part) for part, known in parts if type_name(part, known) not in known]
+
+
+def _own_imports(encoders: Mapping[str, nn.Module], own: list[type]) -> list[str]:
+    # Classes that the user has registered are known once their module is imported.
+    named = [type(encoder) for encoder in encoders.values() if not type(encoder).__module__.startswith("simtrain.")]
+    lines = [_import_line(cls) for cls in dict.fromkeys([*named, *own])]
+    return [line for line in lines if line]
+
+
+def _import_line(cls: type) -> str:
+    if cls.__module__ == "__main__" or "." in cls.__qualname__:
+        return f"# define {cls.__name__} here as it was for training"
+    return f"from {cls.__module__} import {cls.__name__}"
+
+
+def _is_built_by_the_user(encoder: nn.Module) -> bool:
+    takes = inspect.signature(type(encoder)).parameters
+    return (isinstance(encoder, ModuleEncoder) and "module" in takes) or (
+        isinstance(encoder, VisionEncoder) and "backbone" in takes
+    )
