@@ -26,7 +26,7 @@ def write_pairs(path: Path, query: str, document: str, n: int) -> None:
 
 def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     found = blocks("python")
-    assert len(found) == 2
+    assert len(found) == 3
     monkeypatch.chdir(tmp_path)
     write_pairs(tmp_path / "train.jsonl", "query", "document", 24)
     write_pairs(tmp_path / "test.jsonl", "query", "document", 8)
@@ -35,6 +35,8 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     assert names["vector"].shape == (384,)
     assert (tmp_path / "model" / "config.json").is_file()
     exec(found[1], names)
+    assert names["model"].has_sides
+    exec(found[2], names)
     assert torch.isfinite(names["loss"])
     assert names["model"].num_trainable_parameters == 16 + 1
 

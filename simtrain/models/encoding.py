@@ -24,6 +24,7 @@ def embed_items(
     batch_size: int,
     device: torch.device | None = None,
     show_progress: bool | None = None,
+    culprit: Callable[[Any], str] | None = None,
 ) -> Float[Tensor, "items dim"]:
     """Embed ``items`` batch by batch, long ones first, so that batches need little padding.
 
@@ -35,6 +36,7 @@ def embed_items(
         batch_size: Items a batch.
         device: Where the result is to be. Default: where ``embed`` puts it.
         show_progress: See :func:`simtrain.models.progress.track`.
+        culprit: From an item whose embedding is not finite to the part of the model that made it so, for the message.
 
     Returns:
         Embeddings in the order of ``items``, shape ``(items, dim)``; they may take part in training.
@@ -55,12 +57,12 @@ def embed_items(
         embeddings[torch.tensor(positions, device=embeddings.device)] = batch.to(embeddings.device)
     if embeddings is None:
         return torch.empty(0, dim, device=device)
-    check_finite(embeddings)
+    check_finite(embeddings, None if culprit is None else lambda position: culprit(items[position]))
     return embeddings
 
 
-def check_finite(embeddings: Float[Tensor, "items dim"]) -> None:
-    """Raise for NaN and infinity.
+def check_finite(embeddings: Float[Tensor, "items dim"], culprit: Callable[[int], str] | None = None) -> None:
+    """Raise for NaN and infinity; ``culprit`` names what made the embedding at a position so.
 
     Raises:
         DataError: An embedding holds one; the message gives the first such item.
@@ -74,9 +76,10 @@ def check_finite(embeddings: Float[Tensor, "items dim"]) -> None:
     finite = torch.isfinite(embeddings).all(dim=1)
     if not bool(finite.all()):
         first = int((~finite).nonzero()[0])
+        source = "" if culprit is None else f" from {culprit(first)}"
         raise ItemError(
             first,
-            f"has an embedding with NaN or infinite values ({int((~finite).sum())} of {len(finite)} items have); "
+            f"has an embedding with NaN or infinite values{source} ({int((~finite).sum())} of {len(finite)} items do); "
             f"check the item, and the weights after an unstable training",
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import multiprocessing
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
@@ -18,11 +18,18 @@ from simtrain.errors import ConfigError
 from simtrain.models.encoding_options import EncodingOptions
 from simtrain.models.placement import device_of
 
+EmbedModelItems = Callable[[Any, Sequence[Any], int | None, EncodingOptions], Tensor]
+
 
 def embed_in_processes(
-    model: Any, items: Sequence[Any], lengths: Sequence[int], side: int | None, options: EncodingOptions
+    embed: EmbedModelItems,
+    model: Any,
+    items: Sequence[Any],
+    lengths: Sequence[int],
+    side: int | None,
+    options: EncodingOptions,
 ) -> Float[Tensor, "items dim"]:
-    """Embed ``items`` in ``options.processes`` processes; see :meth:`SimilarityModel.embed`.
+    """Embed ``items`` in ``options.processes`` processes, each of which calls ``embed(model, items, side, options)``.
 
     The processes share the cores. Each gets items of all lengths, so that all are done at about the same time. A
     script that uses them has its work under ``if __name__ == "__main__":``, since each process imports it again.
@@ -44,8 +51,7 @@ def embed_in_processes(
     # Not forked: threads that hold a lock now would hold it for ever in the copy.
     with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
         jobs = [
-            pool.submit(_embed_part, model, [items[i] for i in part], [lengths[i] for i in part], side, alone, threads)
-            for part in parts
+            pool.submit(_embed_part, embed, model, [items[i] for i in part], side, alone, threads) for part in parts
         ]
         results = [_result(job.result(), part) for job, part in zip(jobs, parts, strict=True)]
     embeddings = torch.cat(results)
@@ -55,11 +61,11 @@ def embed_in_processes(
 
 
 def _embed_part(
-    model: Any, items: list[Any], lengths: list[int], side: int | None, options: EncodingOptions, threads: int
+    embed: EmbedModelItems, model: Any, items: list[Any], side: int | None, options: EncodingOptions, threads: int
 ) -> Any:
     torch.set_num_threads(threads)
     try:
-        return model.embed(items, lengths, side, options).numpy()
+        return embed(model, items, side, options).numpy()
     except ItemError as error:
         return error.position, error.reason
 

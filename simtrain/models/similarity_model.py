@@ -14,17 +14,15 @@ from torch.nn import functional
 
 from simtrain.data.collate import META, EncoderCollate
 from simtrain.data.sides import DOCUMENT, QUERY, SIDE
-from simtrain.data.transfer import move_to
 from simtrain.errors import ConfigError, DataError
-from simtrain.models.encoding import cosine_matrix, embed_items
+from simtrain.models.embedding import embed_model_items
+from simtrain.models.encoding import cosine_matrix
 from simtrain.models.encoding_options import EncodingOptions
 from simtrain.models.eval_mode import eval_mode
 from simtrain.models.item_inputs import listed_items
 from simtrain.models.item_meta import check_known, item_meta
 from simtrain.models.joined_encoders import is_frozen, join, joint_size, named_encoders
 from simtrain.models.model_card import model_card
-from simtrain.models.parallel_encoding import embed_in_processes
-from simtrain.models.placement import device_of
 from simtrain.models.servable import load_model, save_model
 
 
@@ -167,38 +165,11 @@ class SimilarityModel(nn.Module):
 
     def _encode(self, inputs: Any, side: int | None, options: EncodingOptions) -> Any:
         items, single = listed_items(inputs)
-        lengths = [self._length(item) for item in items]
-        if options.processes > 1 and len(items) > 1:
-            embeddings = embed_in_processes(self, items, lengths, side, options)
-        else:
-            embeddings = self.embed(items, lengths, side, options)
+        with eval_mode(self):
+            embeddings = embed_model_items(self, items, side, options)
         if options.normalize:
             embeddings = functional.normalize(embeddings, dim=1)
         return _shaped(embeddings, single, options.to_numpy)
-
-    def embed(
-        self, items: Sequence[Any], lengths: Sequence[int], side: int | None, options: EncodingOptions
-    ) -> Float[Tensor, "items dim"]:
-        """Embed listed items in this process; what :meth:`encode` and its relatives come down to.
-
-        Args:
-            items: Raw items.
-            lengths: How costly each is to encode.
-            side: Code of their side (:mod:`simtrain.data.sides`), or None.
-            options: See :meth:`encode`.
-        """
-        device = device_of(self)
-        with eval_mode(self), options.autocast_on(device):
-            embeddings = embed_items(
-                items,
-                self._embed_raw(side),
-                lengths=lengths,
-                dim=self.embedding_size,
-                batch_size=options.batch_size,
-                device=torch.device("cpu") if options.to_numpy else device,
-                show_progress=options.show_progress,
-            )
-        return embeddings if options.autocast is None else embeddings.float()
 
     def similarity(self, a: Any, b: Any = None) -> Float[Tensor, "n m"]:
         """Cosine similarity of each of ``a`` with each of ``b``.
@@ -276,19 +247,6 @@ class SimilarityModel(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not is_frozen(encoder)):
             embeddings: Tensor = encoder(batch)
         return embeddings
-
-    def _embed_raw(self, side: int | None) -> Any:
-        collate, device = self.get_collate(), device_of(self)
-
-        def embed(items: Sequence[Any]) -> Tensor:
-            features = collate.features(items, None if side is None else [side] * len(items))
-            return self(move_to(features, device))  # type: ignore[no-any-return]
-
-        return embed
-
-    def _length(self, item: Any) -> int:
-        # Encoders of quaterion-models have no item_length.
-        return sum(encoder.item_length(item) for _, encoder in self._named() if hasattr(encoder, "item_length"))
 
     def _embeddings_of(self, given: Any, side: int) -> Tensor:
         is_array = isinstance(given, (Tensor, np.ndarray)) and given.ndim == 2 and given.shape[1] == self.embedding_size

@@ -166,7 +166,12 @@ def make_loader(cfg: DictConfig, dataset: Dataset[Any], stage: str) -> Similarit
 def save(result: FitResult, cfg: DictConfig) -> None:
     """Write model, resolved config and figures into the run's folder."""
     result.run_dir.mkdir(parents=True, exist_ok=True)
-    result.model.save_servable(result.model_path)
+    card = {
+        "data": plain(cfg.data),
+        "metrics": {"before": result.before, "after": result.after},
+        "config": plain(cfg),
+    }
+    result.model.save_servable(result.model_path, card)
     OmegaConf.save(cfg, result.run_dir / "config.yaml")
     figures = {
         "before": result.before.as_dict() if result.before else None,

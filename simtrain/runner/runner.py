@@ -19,7 +19,9 @@ from torch.utils.data import DataLoader
 
 from simtrain import registry
 from simtrain.config import load_cfg, plain
+from simtrain.data import check_groups
 from simtrain.errors import ConfigError, ContractError, DataError
+from simtrain.losses import GroupLoss
 from simtrain.training import BaseModel
 
 
@@ -47,7 +49,7 @@ class Runner:
     Raises:
         ConfigError: ``epochs`` is not positive, the model is of another kind, a loader is none, or the config's
             section ``training`` cannot be run on this machine.
-        DataError: A loader gives no batch.
+        DataError: A loader gives no batch, or the labels of the training groups are all equal or all different.
 
     Example:
         >>> from simtrain.data import PairsSimilarityDataLoader, SimilarityPairSample
@@ -139,6 +141,10 @@ class Runner:
                 raise ConfigError(f"{stage}_data_loader should be a DataLoader, got {type(loader).__name__}")
             if loader is not None:
                 _check_batches(stage, loader)
+        train = self.loaders["train"]
+        by_groups = isinstance(getattr(self.model, "loss", None), GroupLoss)
+        if train is not None and by_groups and hasattr(train.dataset, "groups"):
+            check_groups(train.dataset)
         with _quiet_lightning():
             self._trainer()
 

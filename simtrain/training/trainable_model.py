@@ -174,9 +174,14 @@ class TrainableModel(BaseModel):
         """The model as it reads from its caches, to embed items without running frozen encoders again."""
         return self._cached
 
-    def save_servable(self, path: str | Path) -> None:
-        """Save encoders and head as a folder that :meth:`simtrain.SimilarityModel.load` reads, without lightning."""
-        self._model.save(path)
+    def save_servable(self, path: str | Path, card: str | Mapping[str, Any] | None = None) -> None:
+        """Save encoders and head as a folder that :meth:`simtrain.SimilarityModel.load` reads, without lightning.
+
+        Args:
+            path: The folder.
+            card: What its ``README.md`` says of data, metrics and config; see :meth:`simtrain.SimilarityModel.save`.
+        """
+        self._model.save(path, card=card)
 
     def setup_dataloader(self, dataloader: DataLoader[Any]) -> DataLoader[Any]:
         """Prepare a loader for this model: fill the caches, and move the encoders' collating into its workers.

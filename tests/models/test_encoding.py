@@ -56,7 +56,7 @@ def test_result_may_take_part_in_training() -> None:
 def test_what_is_not_finite_is_named(value: float) -> None:
     embeddings = torch.zeros(4, 2)
     embeddings[2, 1] = embeddings[3, 0] = value
-    with pytest.raises(DataError, match=r"^item 2 has an embedding with NaN or infinite values \(2 of 4 items have\)"):
+    with pytest.raises(DataError, match=r"^item 2 has an embedding with NaN or infinite values \(2 of 4 items do\)"):
         check_finite(embeddings)
     check_finite(embeddings[:2])
 

@@ -68,3 +68,19 @@ def test_a_compiled_model_gives_the_same_embeddings():
     expected = made.encode(TEXTS)
     made.compile(backend="aot_eager", dynamic=True)
     np.testing.assert_allclose(made.encode(TEXTS), expected, rtol=1e-5, atol=1e-6)
+
+
+class Fragile(ModuleEncoder):
+    def forward(self, batch):
+        return super().forward(batch).masked_fill(batch < 0, float("nan"))
+
+
+def test_the_encoder_that_gives_nan_is_named_with_the_item():
+    parts = {"safe": ModuleEncoder(nn.Identity(), 2), "weak": Fragile(nn.Identity(), 2)}
+    items = [torch.ones(2), torch.ones(2), -torch.ones(2)]
+    with pytest.raises(DataError, match=r"item 2 has an embedding with NaN or infinite values from encoder .weak. \(1"):
+        SimilarityModel(parts, EmptyHead(4)).encode(items)
+    broken = LinearHead(2, 2)
+    nn.init.constant_(next(broken.parameters()), float("inf"))
+    with pytest.raises(DataError, match="item 0 has an embedding with NaN or infinite values from the head"):
+        SimilarityModel(parts["safe"], broken).encode(items)

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from simtrain import CacheConfig, CacheType, Runner
-from simtrain.data import PairsSimilarityDataLoader
+from simtrain.data import GroupSimilarityDataLoader, PairsSimilarityDataLoader, SimilarityGroupDataset
 from simtrain.errors import ConfigError, ContractError, DataError
-from tests.training.models import BagEncoder, pair_model, pair_samples
+from tests.training.models import BagEncoder, group_model, pair_model, pair_samples
 
 
 def loader(n=24, **options):
@@ -122,3 +122,10 @@ def test_an_exception_in_a_step_comes_out_as_it_is_and_logging_is_restored():
     with pytest.raises(DataError, match="this very error"):
         Runner(model, 1, loader()).fit()
     assert talk.level == level
+
+
+@pytest.mark.parametrize(("labels", "message"), [([1, 1, 1], "labels are equal"), ([1, 2, 3], "labels are different")])
+def test_groups_that_teach_nothing_are_refused_before_training(labels, message):
+    data = SimilarityGroupDataset([(f"word{label}", label) for label in labels])
+    with pytest.raises(DataError, match=message):
+        Runner(group_model(), 1, GroupSimilarityDataLoader(data, batch_size=3))

@@ -1,0 +1,67 @@
+"""From raw items through a whole model to their embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from simtrain.data.transfer import move_to
+from simtrain.models.encoding import embed_items
+from simtrain.models.encoding_options import EncodingOptions
+from simtrain.models.parallel_encoding import embed_in_processes
+from simtrain.models.placement import device_of
+
+
+def embed_model_items(
+    model: Any, items: Sequence[Any], side: int | None, options: EncodingOptions
+) -> Float[Tensor, "items dim"]:
+    """Embed raw items with a :class:`~simtrain.SimilarityModel` in eval mode, in this process or in several.
+
+    Args:
+        model: The model.
+        items: Raw items.
+        side: Code of their side (:mod:`simtrain.data.sides`), or None.
+        options: See :meth:`SimilarityModel.encode`; ``normalize`` is left to the caller.
+
+    Raises:
+        DataError: An item cannot be encoded or its embedding is not finite; the message says which.
+        ConfigError: Several processes are asked for, and the model is not on the CPU.
+    """
+    lengths = [_length(model, item) for item in items]
+    if options.processes > 1 and len(items) > 1:
+        return embed_in_processes(embed_model_items, model, items, lengths, side, options)
+    device = device_of(model)
+    with options.autocast_on(device):
+        embeddings = embed_items(
+            items,
+            lambda some: model(_features(model, some, side)),
+            lengths=lengths,
+            dim=model.embedding_size,
+            batch_size=options.batch_size,
+            device=torch.device("cpu") if options.to_numpy else device,
+            show_progress=options.show_progress,
+            culprit=lambda item: _culprit(model, item, side),
+        )
+    return embeddings if options.autocast is None else embeddings.float()
+
+
+def _features(model: Any, items: Sequence[Any], side: int | None) -> dict[str, Any]:
+    features: dict[str, Any] = move_to(
+        model.collate(items, None if side is None else [side] * len(items)), device_of(model)
+    )
+    return features
+
+
+def _culprit(model: Any, item: Any, side: int | None) -> str:
+    features = _features(model, [item], side)
+    made = {name: encoder(features[name]) for name, encoder in model.encoders.items()}
+    return next((f"encoder {name!r}" for name, part in made.items() if not part.isfinite().all()), "the head")
+
+
+def _length(model: Any, item: Any) -> int:
+    # Encoders of quaterion-models have no item_length.
+    return sum(encoder.item_length(item) for encoder in model.encoders.values() if hasattr(encoder, "item_length"))
