@@ -41,4 +41,7 @@ def test_001_9_two_processes_end_where_one_ends(folder, way, kind):
     for name, value in expected.state_dict().items():
         assert torch.equal(states[0][name], states[1][name])
         torch.testing.assert_close(states[0][name], value, rtol=1e-5, atol=1e-6)
+    rows = Rows()
+    figure = (expected.linear(rows.x) - rows.y).abs().mean().item()
+    assert [state["figure"] for state in states] == pytest.approx([figure, figure], rel=1e-5)
     assert [state["steps"] for state in states] == [2 * N // (2 * ROWS) * (2 if kind == "manual" else 1)] * 2

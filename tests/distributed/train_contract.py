@@ -50,6 +50,9 @@ class Overridden(BaseModel):
         self.steps += 1
         return {"loss": 3 * (self.linear(batch["x"]) - batch["y"]).abs().mean()}
 
+    def valid_step(self, batch):
+        return {"loss": (self.linear(batch["x"]) - batch["y"]).abs().mean()}
+
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.05)
 
@@ -83,10 +86,15 @@ def train(way: str, kind: str, folder: str) -> None:
             enable_model_summary=False,
         )
         trainer.fit(model, loader)
+        figure = trainer.validate(model, loader, verbose=False)[0]["validation_loss"]
     else:
-        Runner(model, 2, loader, cfg={"training": {"device": "cpu", "devices": 2, "strategy": "ddp"}}).fit()
+        cfg = {"training": {"device": "cpu", "devices": 2, "strategy": "ddp"}}
+        runner = Runner(model, 2, loader, loader, cfg=cfg)
+        runner.fit()
+        figure = runner.valid()["validation_loss"]
     assert dist.get_world_size() == 2
-    torch.save({**model.state_dict(), "steps": model.steps}, Path(folder) / f"{way}-{kind}-{dist.get_rank()}.pt")
+    result = {**model.state_dict(), "steps": model.steps, "figure": float(figure)}
+    torch.save(result, Path(folder) / f"{way}-{kind}-{dist.get_rank()}.pt")
 
 
 if __name__ == "__main__":

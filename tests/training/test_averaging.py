@@ -147,3 +147,29 @@ def test_wrong_settings_are_refused_early():
         WeightEMA(every_n_steps=0)
     with pytest.raises(ConfigError, match="callback 'EMA' has no setting 'dekay'; did you mean 'decay'"):
         Runner(ToyModel(), 1, loader(), cfg={"training": {"ema": {"dekay": 0.1}}})
+
+
+def test_frozen_weights_are_not_averaged():
+    class Moved(lightning.pytorch.Callback):
+        def on_train_batch_start(self, trainer, module, *args):
+            module.linear.bias.data.add_(1.0)
+
+    model = ToyModel().freeze_parameters(regex="bias")
+    callback = WeightEMA(0.5)
+    before = model.linear.bias.detach().clone()
+    trainer(Moved(), callback, max_epochs=1).fit(model, loader())
+    # Nobody moves a frozen weight: what the average has of it is what it was, and costs nothing to keep.
+    assert torch.equal(callback._average_model.module.linear.bias, before)
+
+
+def test_a_checkpoint_in_training_holds_the_buffers_of_that_moment(tmp_path):
+    class Save(lightning.pytorch.Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            if batch_idx == 1:
+                trainer.save_checkpoint(tmp_path / "now.ckpt")
+                self.mean = module.resnet.norm.running_mean.clone()
+
+    saving, model = Save(), MMResNet50()
+    trainer(WeightEMA(0.9), saving, max_epochs=1).fit(model, DataLoader(image_batches(3), batch_size=None))
+    state = torch.load(tmp_path / "now.ckpt", weights_only=True)["state_dict"]
+    assert torch.equal(state["resnet.norm.running_mean"], saving.mean)

@@ -1,3 +1,5 @@
+from contextlib import contextmanager
+
 import lightning
 import pytest
 import torch
@@ -88,3 +90,21 @@ def test_a_stream_of_unknown_length_updates_in_full_windows():
     trainer(max_epochs=1).fit(model, DataLoader(Stream(), batch_size=None))
     assert not torch.equal(model.linear.weight, before)
     assert len(model.seen) == 5
+
+
+def test_processes_are_kept_from_talking_until_the_batch_that_updates():
+    blocked = []
+
+    class Watched(SelfUpdating):
+        def on_fit_start(self):
+            @contextmanager
+            def block():
+                blocked.append(len(self.seen))
+                yield
+
+            # As the strategies of several processes have it.
+            self.trainer.strategy.block_backward_sync = block
+
+    model = Watched(accumulative_counts=3)
+    trainer(max_epochs=1).fit(model, DataLoader(toy_batches(5), batch_size=None))
+    assert blocked == [0, 1, 3]  # of the windows 0 1 2 and 3 4
