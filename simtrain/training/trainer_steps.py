@@ -11,7 +11,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, DistributedSampler
 
 from simtrain.data.transfer import move_to
 from simtrain.errors import ConfigError, ContractError
@@ -216,15 +216,12 @@ class TrainerSteps(lightning.LightningModule):
             self.log(f"{TrainStage.TRAIN}_grad_norm", norm.detach(), batch_size=1, on_step=True)
 
     def _n_optimizer_steps(self) -> int:
-        window = 1 if self.automatic_optimization else self.optim_wrapper_cfg.get("accumulative_counts", 1)
-        epochs, most = self.trainer.max_epochs or -1, self.trainer.max_steps
-        if window == 1 or epochs == -1:
-            return int(self.trainer.estimated_stepping_batches)
-        batches = self.trainer.num_training_batches
-        if math.isinf(batches):  # not known yet, or a stream
-            self.trainer.fit_loop.setup_data()
-            batches = self.trainer.num_training_batches
-        steps = most if math.isinf(batches) else math.ceil(batches / window) * epochs
+        trainer, batches = self.trainer, _n_batches(self.trainer)
+        window = self.optim_wrapper_cfg.get("accumulative_counts", 1) * trainer.accumulate_grad_batches
+        epochs, most = trainer.max_epochs or -1, trainer.max_steps
+        if batches is None or epochs == -1:
+            return int(trainer.estimated_stepping_batches)
+        steps = math.ceil(batches / window) * epochs
         return int(steps if most == -1 else min(steps, most))
 
 
@@ -266,3 +263,18 @@ def _rows(data: Any) -> int:
         # Texts or numbers are the items themselves.
         return next((rows for rows in map(_rows, data) if rows), 0) or len(data)
     return 0
+
+
+def _n_batches(trainer: lightning.Trainer) -> int | None:
+    # Not asked of the trainer: it would set its loaders up, and then forget where a resumed one had come to.
+    loader = trainer.fit_loop._data_source.instance
+    if not isinstance(loader, DataLoader) or getattr(trainer, "overfit_batches", 0):
+        return None
+    if trainer.world_size > 1 and not isinstance(loader.sampler, DistributedSampler):
+        return None  # the trainer is going to divide it
+    try:
+        batches = len(loader)
+    except TypeError:  # a stream
+        return None
+    limit = trainer.limit_train_batches
+    return min(batches, limit) if isinstance(limit, int) else int(batches * (1.0 if limit is None else limit))

@@ -10,15 +10,19 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from simtrain import BaseModel, Runner
+from simtrain.data import PairsSimilarityDataLoader
 from simtrain.errors import ConfigError, ContractError
 from simtrain.training import OptimWrapper
+from simtrain.training.schedules import linear
 from simtrain.training.step_contract import call_step
 from tests.contract.seed_models import ToyModel, toy_batches
+from tests.training.models import pair_model, pair_samples
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
     pytest.mark.filterwarnings("ignore:.*have no `val_dataloader`.*"),
     pytest.mark.filterwarnings("ignore:.*number of training batches.*"),
+    pytest.mark.filterwarnings("ignore:.*in eval mode at the start of training.*"),
 ]
 
 
@@ -163,6 +167,49 @@ def test_a_schedule_is_told_the_number_of_updates(options, steps):
     )
     trainer(**options).fit(model, loader(5))
     assert told == [steps]
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        ({"max_epochs": 3}, 15),
+        ({"max_epochs": 3, "accumulate_grad_batches": 2}, 9),
+        ({"max_epochs": 3, "limit_train_batches": 3}, 9),
+        ({"max_epochs": 2, "limit_train_batches": 0.5}, 4),
+        ({"max_epochs": -1, "max_steps": 7}, 7),
+    ],
+)
+def test_the_number_of_updates_is_that_of_the_trainer(options, steps):
+    told = []
+    model = sgd(ToyModel())
+    model.make_scheduler = lambda optimizer, total: (
+        told.append(total) or torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+    )
+    run = trainer(**options)
+    run.fit(model, loader(5))
+    assert told == [steps] == [run.global_step]
+
+
+def test_a_run_with_a_schedule_goes_on_in_the_middle_of_an_epoch(tmp_path):
+    class Stop(lightning.pytorch.Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            if trainer.global_step == 9:
+                trainer.save_checkpoint(tmp_path / "middle.ckpt")
+                trainer.should_stop = True
+
+    def made():
+        torch.manual_seed(0)
+        model = pair_model(scheduler=linear, optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1))
+        return model, PairsSimilarityDataLoader(pair_samples(24), batch_size=4, shuffle=True)
+
+    whole, data = made()
+    trainer(max_epochs=3).fit(whole, data)
+    first, data = made()
+    trainer(Stop(), max_epochs=3, enable_checkpointing=False).fit(first, data)
+    resumed, data = made()
+    trainer(max_epochs=3).fit(resumed, data, ckpt_path=tmp_path / "middle.ckpt", weights_only=True)
+    for name, value in whole.model.head.state_dict().items():
+        assert torch.equal(resumed.model.head.state_dict()[name], value), name
 
 
 # ---------------------------------------------------------------------------------------- what is logged
