@@ -268,7 +268,7 @@ def _rows(data: Any) -> int:
 def _n_batches(trainer: lightning.Trainer) -> int | None:
     # Not asked of the trainer: it would set its loaders up, and then forget where a resumed one had come to.
     loader = trainer.fit_loop._data_source.instance
-    if not isinstance(loader, DataLoader) or getattr(trainer, "overfit_batches", 0):
+    if not isinstance(loader, DataLoader) or getattr(trainer, "overfit_batches", False):
         return None
     if trainer.world_size > 1 and not isinstance(loader.sampler, DistributedSampler):
         return None  # the trainer is going to divide it
