@@ -124,18 +124,20 @@ class CachedModel:
 
     def encode(self, inputs: Sequence[Any], **options: Any) -> Any:
         """Embed a sequence of raw items; takes the options of :meth:`SimilarityModel.encode`."""
-        return self._filled(inputs, None).encode(inputs, **options)
+        items = list(inputs)
+        return self._filled(items, None).encode(items, **options)
 
     def encode_query(self, inputs: Sequence[Any], **options: Any) -> Any:
         """Embed what is searched with; see :meth:`SimilarityModel.encode_query`."""
-        return self._filled(inputs, QUERY).encode_query(inputs, **options)
+        items = list(inputs)
+        return self._filled(items, QUERY).encode_query(items, **options)
 
     def encode_document(self, inputs: Sequence[Any], **options: Any) -> Any:
         """Embed what is searched in; see :meth:`SimilarityModel.encode_document`."""
-        return self._filled(inputs, DOCUMENT).encode_document(inputs, **options)
-
-    def _filled(self, inputs: Sequence[Any], side: int | None) -> SimilarityModel:
         items = list(inputs)
+        return self._filled(items, DOCUMENT).encode_document(items, **options)
+
+    def _filled(self, items: list[Any], side: int | None) -> SimilarityModel:
         self.open(device_of(self._original))
         self.fill(items, sides=None if side is None else [side] * len(items))
         return self.model
@@ -150,6 +152,9 @@ class CachedModel:
             A loader of ``(features, targets)``. Where every encoder is cached, its features are row numbers and no
             item is read again.
         """
+        if isinstance(loader.collate_fn, RowsCollate):  # prepared before
+            self._check_or_fill(loader)
+            return loader
         if not self._caches:
             return with_collate(loader, self.collate)
         samples = read_samples(loader.dataset)

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, default_colla
 from simtrain.data.batches import GROUPS, LAYOUTS, PAIRS, TRIPLETS, BatchLayout, collate_samples
 from simtrain.data.datasets import checked
 from simtrain.data.resumable_loader import ResumableDataLoader
-from simtrain.data.samplers import ShuffleSampler
+from simtrain.data.samplers import ShuffleSampler, SimilaritySampler
 from simtrain.data.samplers.dealing import Remainder
 from simtrain.data.samples import SimilarityGroupSample, SimilarityPairSample, SimilarityTripletSample
 from simtrain.errors import DataError
@@ -48,6 +48,11 @@ class SimilarityDataLoader(ResumableDataLoader):
             dataset = checked(dataset, self.sample_type)
         elif not isinstance(dataset, IterableDataset):
             self._check_first(dataset)
+        if isinstance(options.get("batch_sampler"), SimilaritySampler):
+            raise DataError(
+                f"a {type(options['batch_sampler']).__name__} gives single samples in the order of batches; pass it as "
+                f"sampler=…, with its batch_size, not as batch_sampler"
+            )
         options.setdefault("collate_fn", collate_samples)
         if options.get("shuffle") and not isinstance(dataset, IterableDataset):
             options.update(shuffle=False, sampler=_shuffle(dataset, batch_size, options))

@@ -27,6 +27,16 @@ def parse_trainable(trainable: bool | str) -> int | None:
     return int(count)
 
 
+def freeze_pooler(transformer: object) -> None:
+    """Freeze a transformer's own pooler, which takes no part in the embeddings.
+
+    In training by several processes a trainable weight without a gradient is an error.
+    """
+    pooler = getattr(transformer, "pooler", None)
+    if isinstance(pooler, nn.Module):
+        pooler.requires_grad_(False)
+
+
 def layer_stack(module: nn.Module) -> nn.ModuleList:
     """The transformer layers of ``module``: the longest list of equal modules in it.
 

@@ -15,7 +15,7 @@ from simtrain.encoders.encoder import CollateFn, Encoder
 from simtrain.encoders.length_parts import embed_by_length
 from simtrain.encoders.lora import add_adapters, check_lora, merged_copy
 from simtrain.encoders.model_source import check_modules, loaded_model
-from simtrain.encoders.partial_freezing import last_layers, parse_trainable
+from simtrain.encoders.partial_freezing import freeze_pooler, last_layers, parse_trainable
 from simtrain.encoders.positive_size import positive_size
 from simtrain.encoders.quiet_progress import quiet_progress
 from simtrain.encoders.settings_file import check_files, files_in, read_settings, write_settings
@@ -182,6 +182,8 @@ class SentenceTransformerEncoder(Encoder):
 
     def _set_gradients(self) -> None:
         self.model.requires_grad_(self._trainable is True)
+        # Nothing is computed from it: several processes would wait for its gradients for ever.
+        freeze_pooler(getattr(self.model[0], "auto_model", None))
         for part in self._partly_trained:
             part.requires_grad_(True)
 

@@ -16,7 +16,7 @@ from simtrain.data.sides import Prompts
 from simtrain.encoders.encoder import CollateFn, Encoder
 from simtrain.encoders.length_parts import embed_by_length
 from simtrain.encoders.lora import add_adapters, check_lora, merged_copy
-from simtrain.encoders.partial_freezing import layers_and_rest, parse_trainable, set_trained, train_parts
+from simtrain.encoders.partial_freezing import freeze_pooler, layers_and_rest, parse_trainable, set_trained, train_parts
 from simtrain.encoders.positive_size import positive_size
 from simtrain.encoders.quiet_progress import quiet_progress
 from simtrain.encoders.settings_file import build_from_settings, check_files, files_in, read_settings, write_settings
@@ -90,7 +90,7 @@ class TransformerEncoder(Encoder):
         self._trainable = trainable if lora is None else True
         self._trained = _trained_parts(self.model, trained_layers if lora is None else None)
         set_trained(self.model, self._trained)
-        _freeze_pooler(self.model)
+        freeze_pooler(self.model)
         self._has_adapters = adapters is not None
         if adapters is not None:
             add_adapters(self.model, adapters)
@@ -204,13 +204,6 @@ def _trained_parts(model: torch.nn.Module, count: int | None) -> list[torch.nn.M
     if count is None:
         return [model]
     return layers_and_rest(model, count) if count else []
-
-
-def _freeze_pooler(model: torch.nn.Module) -> None:
-    # It takes no part in the embeddings; in training by several processes a weight without a gradient is an error.
-    pooler = getattr(model, "pooler", None)
-    if isinstance(pooler, torch.nn.Module):
-        pooler.requires_grad_(False)
 
 
 def _length_limit(model: Any, tokenizer: Any, max_length: int | None) -> int:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from simtrain.data.transfer import move_to
+from simtrain.errors import DataError
 from simtrain.models.encoding import embed_items
 from simtrain.models.encoding_options import EncodingOptions
 from simtrain.models.parallel_encoding import embed_in_processes
@@ -38,7 +39,7 @@ def embed_model_items(
     with options.autocast_on(device):
         embeddings = embed_items(
             items,
-            lambda some: model(_features(model, some, side)),
+            lambda some: _embedded(model, some, side),
             lengths=lengths,
             dim=model.embedding_size,
             batch_size=options.batch_size,
@@ -47,6 +48,18 @@ def embed_model_items(
             culprit=lambda item: _culprit(model, item, side),
         )
     return embeddings if options.autocast is None else embeddings.float()
+
+
+def _embedded(model: Any, items: Sequence[Any], side: int | None) -> Tensor:
+    features = _features(model, items, side)
+    embeddings: Tensor = model(features)
+    if len(embeddings) != len(items):
+        counts = {name: len(encoder(features[name])) for name, encoder in model.encoders.items()}
+        raise DataError(
+            f"the model gave {len(embeddings)} embeddings for {len(items)} items, by encoder {counts}; check the "
+            f"collate function and the forward of the one that leaves items out"
+        )
+    return embeddings
 
 
 def _features(model: Any, items: Sequence[Any], side: int | None) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from simtrain import registry
 from simtrain.config import load_cfg, plain, require
 from simtrain.data import (
     GroupSimilarityDataLoader,
+    HardClassSampler,
     PairsSimilarityDataLoader,
     SimilarityDataLoader,
     TripletSimilarityDataLoader,
@@ -25,6 +26,7 @@ from simtrain.data import (
     read_groups,
     read_pairs,
     read_triplets,
+    save_label_names,
 )
 from simtrain.data.batches import layout_of
 from simtrain.data.loaders import read_samples
@@ -45,6 +47,7 @@ class FitResult:
         before: Figures of the encoders alone on the test file; None without one.
         after: Figures of the trained model on the test file; None without one.
         seconds: Stage → time taken.
+        label_names: Number → label, for training data in groups; saved as ``labels.json``.
     """
 
     model: TrainableModel
@@ -52,6 +55,7 @@ class FitResult:
     before: RetrievalResult | None = None
     after: RetrievalResult | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    label_names: Mapping[int, Any] | None = None
 
     @property
     def model_path(self) -> Path:
@@ -87,7 +91,7 @@ def fit(cfg: str | Path | Mapping[str, Any] | DictConfig, overrides: Sequence[st
     check_folder(Path(cfg.run_dir))
     loaders = {stage: make_loader(cfg, data[stage], stage) for stage in ("train", "valid") if stage in data}
     runner = Runner(model, train_data_loader=loaders["train"], valid_data_loader=loaders.get("valid"), cfg=cfg)
-    result = FitResult(model, Path(cfg.run_dir))
+    result = FitResult(model, Path(cfg.run_dir), label_names=getattr(data["train"], "label_names", None))
     with _timed(result, "cache"):
         fill_cache(model, data)
     with _timed(result, "evaluation before"):
@@ -153,6 +157,11 @@ def make_loader(cfg: DictConfig, dataset: Dataset[Any], stage: str) -> Similarit
     batch_size, training = cfg.training.batch_size, stage == "train"
     order: dict[str, Any] = {"shuffle": training}
     if training and cfg.data.sampler is not None:
+        if cfg.data.sampler["type"] == HardClassSampler.__name__:
+            raise ConfigError(
+                "HardClassSampler wants the embeddings of the training items before each epoch, which a job does not "
+                "give it; use it in Python and call its update(), or take PKSampler here"
+            )
         order = {"sampler": registry.samplers.build(plain(cfg.data.sampler), dataset, batch_size=batch_size)}
     return kinds[cfg.data.kind](
         dataset,
@@ -172,6 +181,8 @@ def save(result: FitResult, cfg: DictConfig) -> None:
         "config": plain(cfg),
     }
     result.model.save_servable(result.model_path, card)
+    if result.label_names is not None:
+        save_label_names(result.run_dir / "labels.json", result.label_names)
     OmegaConf.save(cfg, result.run_dir / "config.yaml")
     figures = {
         "before": result.before.as_dict() if result.before else None,

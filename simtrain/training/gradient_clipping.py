@@ -52,10 +52,10 @@ def clip_gradients(
     with_gradient = [parameter for parameter in parameters if parameter.grad is not None]
     if not with_gradient:
         return torch.tensor(0.0)
-    if max_norm is not None:
+    if max_norm is not None and not any(p.grad.is_sparse for p in with_gradient if p.grad is not None):
         return nn.utils.clip_grad_norm_(with_gradient, max_norm, norm_type)
-    assert clip_value is not None
     norm = _total_norm([parameter.grad for parameter in with_gradient if parameter.grad is not None], norm_type)
+    assert clip_value is not None
     nn.utils.clip_grad_value_(with_gradient, clip_value)
     return norm
 
@@ -111,6 +111,8 @@ def _check_positive(word: str, value: Any) -> None:
 
 
 def _total_norm(gradients: list[Tensor], norm_type: float | int) -> Tensor:
+    if any(gradient.is_sparse for gradient in gradients):
+        raise ConfigError("sparse gradients cannot be clipped; leave clipping out, or build NgramEncoder(sparse=False)")
     norms = [torch.linalg.vector_norm(gradient, norm_type) for gradient in gradients]
     total: Tensor = torch.linalg.vector_norm(torch.stack([norm.to(norms[0].device) for norm in norms]), norm_type)
     return total

@@ -70,7 +70,9 @@ def test_trainable_encoder_gets_gradients() -> None:
     encoder = SentenceTransformerEncoder(NAME, trainable=True)
     assert encoder.trainable
     assert encoder.train().model[0].model.encoder.layer[0].attention.self.dropout.training
-    assert all(parameter.requires_grad for parameter in encoder.parameters())
+    # All but the pooler, from which nothing is computed: several processes would wait for its gradients.
+    still = {name for name, parameter in encoder.named_parameters() if not parameter.requires_grad}
+    assert {name.split(".")[-3] for name in still} == {"pooler"}
     encoder.eval()
     assert not any(part.training for part in encoder.modules())
 

@@ -84,3 +84,15 @@ def test_the_encoder_that_gives_nan_is_named_with_the_item():
     nn.init.constant_(next(broken.parameters()), float("inf"))
     with pytest.raises(DataError, match="item 0 has an embedding with NaN or infinite values from the head"):
         SimilarityModel(parts["safe"], broken).encode(items)
+
+
+class Dropping(ModuleEncoder):
+    def forward(self, batch):
+        return super().forward(batch)[:1]
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_an_encoder_that_leaves_items_out_is_named_and_nothing_is_made_up(n):
+    made = SimilarityModel({"short": Dropping(nn.Identity(), 2)}, EmptyHead(2))
+    with pytest.raises(DataError, match=rf"gave 1 embeddings for {n} items, by encoder {{'short': 1}}"):
+        made.encode([torch.ones(2)] * n)

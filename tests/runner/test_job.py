@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from simtrain import SimilarityModel, fit, load_cfg
+from simtrain.data import load_label_names
 from simtrain.errors import ConfigError, DataError
 
 
@@ -76,3 +77,35 @@ def test_a_loss_of_another_kind_than_the_data_is_refused(job, tmp_path):
     ):
         fit(job)
     assert not (tmp_path / "run").exists()
+
+
+def group_job(tmp_path, **data):
+    rows = [{"item": f"{label} number {i}", "group": label} for label in ("shoes", "hats", "bags") for i in range(4)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {
+        "run_dir": str(tmp_path / "run"),
+        "data": {"kind": "groups", "train": str(tmp_path / "train.jsonl"), **data},
+        "encoders": {"type": "NgramEncoder", "embedding_size": 16},
+        "loss": {"type": "TripletLoss", "margin": 0.2},
+        "training": {"epochs": 1, "batch_size": 6, "device": "cpu"},
+    }
+
+
+def test_groups_are_sampled_as_asked_and_their_labels_saved(tmp_path):
+    result = fit(group_job(tmp_path, sampler={"type": "PKSampler", "per_group": 2}))
+    assert json.loads((result.run_dir / "labels.json").read_text())
+    assert load_label_names(result.run_dir / "labels.json") == {0: "shoes", 1: "hats", 2: "bags"}
+
+
+def test_a_sampler_that_a_job_cannot_feed_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(ConfigError, match="HardClassSampler wants the embeddings"):
+        fit(group_job(tmp_path, sampler={"type": "HardClassSampler", "per_group": 2}))
+    assert not (tmp_path / "run").exists()
+
+
+def test_triplets_train_from_a_file(tmp_path):
+    rows = [{"anchor": f"q {i}", "positive": f"a {i}", "negatives": [f"n {i}", "other"]} for i in range(8)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    cfg = group_job(tmp_path, kind="triplets") | {"loss": {"type": "MultipleNegativesRankingLoss"}}
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert fit(cfg).model_path.is_dir()

@@ -129,3 +129,12 @@ def test_groups_that_teach_nothing_are_refused_before_training(labels, message):
     data = SimilarityGroupDataset([(f"word{label}", label) for label in labels])
     with pytest.raises(DataError, match=message):
         Runner(group_model(), 1, GroupSimilarityDataLoader(data, batch_size=3))
+
+
+@pytest.mark.parametrize("cache", [None, CacheConfig(CacheType.CPU)])
+def test_a_loader_that_was_prepared_before_is_taken_as_it_is(cache):
+    model = pair_model(cache=cache)
+    prepared = model.setup_dataloader(loader())
+    before = model.model.head.state_dict()["fc_0.weight"].clone()
+    Runner(model, 1, prepared, prepared).fit()
+    assert not torch.equal(model.model.head.state_dict()["fc_0.weight"], before)

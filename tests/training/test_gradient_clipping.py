@@ -107,3 +107,11 @@ def test_a_call_is_checked_likewise(settings, message):
     with pytest.raises(ConfigError, match=message):
         clip_gradients(made, **settings)
     assert torch.equal(elements(made), before)
+
+
+def test_sparse_gradients_are_answered_with_what_to_do():
+    table = nn.EmbeddingBag(5, 2, sparse=True)
+    table(torch.tensor([[0, 1]])).sum().backward()
+    for settings in ({"max_norm": 1.0}, {"type": "value", "clip_value": 1.0}):
+        with pytest.raises(ConfigError, match=r"sparse gradients cannot be clipped; .* NgramEncoder\(sparse=False\)"):
+            clip_gradients(table.parameters(), **settings)
