@@ -90,7 +90,5 @@ def test_a_batch_of_mixed_samples_is_refused():
 def test_a_sampler_in_the_place_of_a_batch_sampler_is_named():
     samples = [SimilarityGroupSample(str(i), i % 2) for i in range(8)]
     sampler = PKSampler([i % 2 for i in range(8)], batch_size=4, per_group=2)
-    with pytest.raises(
-        DataError, match=r"a PKSampler gives single samples .* pass it as sampler="
-    ):
+    with pytest.raises(DataError, match=r"a PKSampler gives single samples .* pass it as sampler="):
         GroupSimilarityDataLoader(samples, batch_sampler=sampler)
