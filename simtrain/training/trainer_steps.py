@@ -201,15 +201,18 @@ class TrainerSteps(lightning.LightningModule):
 
     @property
     def _wrappers(self) -> list[LightningOptimWrapper]:
-        # Made when first asked for: hooks of a model's own need not call these here.
-        if self._optim_wrapper is None:
-            given: Any = self.optimizers()
-            optimizers = given if isinstance(given, list) else [given]
-            self._optim_wrapper = [LightningOptimWrapper(self, one, **self.optim_wrapper_cfg) for one in optimizers]
-            for wrapper, state in zip(self._optim_wrapper, self._collected or [], strict=False):
-                wrapper.restore_collected(state)
-            self._collected = None
-        return self._optim_wrapper
+        # Made when first asked for (hooks of a model's own need not call these here), and anew for other optimizers:
+        # a run that broke off has left its own behind.
+        given: Any = self.optimizers()
+        optimizers = given if isinstance(given, list) else [given]
+        known = self._optim_wrapper or []
+        if [id(wrapper.param_groups) for wrapper in known] == [id(one.param_groups) for one in optimizers]:
+            return known
+        made = [LightningOptimWrapper(self, optimizer, **self.optim_wrapper_cfg) for optimizer in optimizers]
+        for wrapper, state in zip(made, self._collected or [], strict=False):
+            wrapper.restore_collected(state)
+        self._collected, self._optim_wrapper = None, made
+        return made
 
     def _log_norm(self, norm: Tensor | None) -> None:
         if norm is not None:

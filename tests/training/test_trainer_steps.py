@@ -319,6 +319,25 @@ def test_a_model_can_be_pickled_and_copied_after_training():
         assert torch.equal(twin.linear.weight, model.linear.weight)
 
 
+def test_a_run_after_one_that_broke_off_uses_its_own_optimizer():
+    class Breaking(Manual):
+        breaks = True
+
+        def train_step(self, batch, optim_wrapper):
+            super().train_step(batch, optim_wrapper)
+            if self.breaks:
+                raise ValueError("on purpose")
+            return {"rate": optim_wrapper.get_lr()["lr"][0]}
+
+    model = Breaking()
+    with pytest.raises(ValueError, match="on purpose"):
+        trainer(max_epochs=1).fit(model, loader())
+    model.breaks, model.make_optimizer = False, lambda parameters: torch.optim.SGD(parameters, lr=0.03)
+    again = trainer(max_epochs=1)
+    again.fit(model, loader())
+    assert float(again.callback_metrics["train_rate"]) == pytest.approx(0.03)
+
+
 @pytest.mark.parametrize(
     ("step", "expected"),
     [
