@@ -35,42 +35,39 @@ def embed_model_items(
     lengths = [_length(model, item) for item in items]
     if options.processes > 1 and len(items) > 1:
         return embed_in_processes(embed_model_items, model, items, lengths, side, options)
-    device = device_of(model)
+    # Made once: encoders build their collate functions anew each time they are asked.
+    device, collate = device_of(model), model.get_collate()
+
+    def features(some: Sequence[Any]) -> dict[str, Any]:
+        collated: dict[str, Any] = move_to(collate.features(some, None if side is None else [side] * len(some)), device)
+        return collated
+
     with options.autocast_on(device):
         embeddings = embed_items(
             items,
-            lambda some: _embedded(model, some, side),
+            lambda some: _embedded(model, features(some), len(some)),
             lengths=lengths,
             dim=model.embedding_size,
             batch_size=options.batch_size,
             device=torch.device("cpu") if options.to_numpy else device,
             show_progress=options.show_progress,
-            culprit=lambda item: _culprit(model, item, side),
+            culprit=lambda item: _culprit(model, features([item])),
         )
     return embeddings if options.autocast is None else embeddings.float()
 
 
-def _embedded(model: Any, items: Sequence[Any], side: int | None) -> Tensor:
-    features = _features(model, items, side)
+def _embedded(model: Any, features: dict[str, Any], count: int) -> Tensor:
     embeddings: Tensor = model(features)
-    if len(embeddings) != len(items):
+    if len(embeddings) != count:
         counts = {name: len(encoder(features[name])) for name, encoder in model.encoders.items()}
         raise DataError(
-            f"the model gave {len(embeddings)} embeddings for {len(items)} items, by encoder {counts}; check the "
+            f"the model gave {len(embeddings)} embeddings for {count} items, by encoder {counts}; check the "
             f"collate function and the forward of the one that leaves items out"
         )
     return embeddings
 
 
-def _features(model: Any, items: Sequence[Any], side: int | None) -> dict[str, Any]:
-    features: dict[str, Any] = move_to(
-        model.collate(items, None if side is None else [side] * len(items)), device_of(model)
-    )
-    return features
-
-
-def _culprit(model: Any, item: Any, side: int | None) -> str:
-    features = _features(model, [item], side)
+def _culprit(model: Any, features: dict[str, Any]) -> str:
     made = {name: encoder(features[name]) for name, encoder in model.encoders.items()}
     return next((f"encoder {name!r}" for name, part in made.items() if not part.isfinite().all()), "the head")
 

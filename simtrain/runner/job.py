@@ -22,7 +22,6 @@ from simtrain.data import (
     PairsSimilarityDataLoader,
     SimilarityDataLoader,
     TripletSimilarityDataLoader,
-    check_groups,
     read_groups,
     read_pairs,
     read_triplets,
@@ -86,8 +85,6 @@ def fit(cfg: str | Path | Mapping[str, Any] | DictConfig, overrides: Sequence[st
     data = {stage: read(cfg, cfg.data[stage]) for stage in ("train", "valid", "test") if cfg.data[stage]}
     model = build_model(cfg)
     check_kind(cfg, model)
-    if cfg.data.kind == "groups":
-        check_groups(data["train"])
     check_folder(Path(cfg.run_dir))
     loaders = {stage: make_loader(cfg, data[stage], stage) for stage in ("train", "valid") if stage in data}
     runner = Runner(model, train_data_loader=loaders["train"], valid_data_loader=loaders.get("valid"), cfg=cfg)
