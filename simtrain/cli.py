@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from simtrain import cli_cache
 from simtrain.errors import SimtrainError
 
 EXIT_BAD_INPUT = 2
@@ -22,6 +23,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+app.add_typer(cli_cache.app)
 
 ModelFolder = Annotated[Path, typer.Argument(help="Folder of a saved model.", show_default=False)]
 DataFile = Annotated[Path, typer.Argument(help="CSV or JSONL file.", show_default=False)]

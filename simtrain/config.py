@@ -19,19 +19,23 @@ from simtrain.errors import ConfigError, nearest
 class DataConfig:
     """Where the samples come from.
 
+    ``train``, ``valid`` and ``test`` each are the path of a file (CSV, TSV or JSONL, each also gzipped, or Parquet), or
+    of a folder of images with a sub-folder for each group, or a mapping with a ``path`` and any other setting of
+    :class:`simtrain.runner.data_source.DataSource`.
+
     Attributes:
         kind: ``pairs`` (query, document), ``triplets`` (anchor, positive, negatives) or ``groups`` (item, group).
-        train: File to train on: CSV, TSV, JSONL (each also gzipped) or Parquet.
-        valid: File to validate on; optional.
-        test: File to evaluate on before and after training; optional.
+        train: Data to train on.
+        valid: Data to validate on; optional.
+        test: Data to evaluate on before and after training; optional. May also be of the kind ``query_gallery``.
         columns: Role → column name, where a file's columns are named otherwise.
         sampler: ``{type: …}`` of the order in training, such as ``{type: PKSampler, per_group: 4}``; null shuffles.
     """
 
     kind: str = "pairs"
-    train: str | None = None
-    valid: str | None = None
-    test: str | None = None
+    train: Any = None
+    valid: Any = None
+    test: Any = None
     columns: dict[str, Any] = field(default_factory=dict)
     sampler: dict[str, Any] | None = None
 
@@ -53,6 +57,8 @@ class TrainingConfig:
         strategy: Lightning's word for how processes work together: ``auto``, ``ddp``, ...
         ema: Arguments of :class:`simtrain.training.averaging.WeightEMA`; null for no averaging of weights.
         progress_bar: Show a progress bar; null shows one on a terminal only.
+        loop: ``auto`` takes the fast loop where every encoder is cached and there is one device; ``cached`` refuses to
+            run without it; ``trainer`` never takes it.
     """
 
     epochs: int = 10
@@ -67,6 +73,7 @@ class TrainingConfig:
     strategy: str = "auto"
     ema: dict[str, Any] | None = None
     progress_bar: bool | None = None
+    loop: str = "auto"
 
 
 @dataclass
@@ -79,6 +86,7 @@ class Config:
         encoders: ``{type: …}`` of one encoder, or encoders by name.
         head: ``{type: …}`` of the head.
         loss: ``{type: …}`` of the loss.
+        loss_lr: Learning rate of the loss's own parameters (class weights, proxies); null for the optimizer's.
         optimizer: ``{type: …}`` of the optimizer.
         scheduler: ``{type: …}`` of the learning-rate schedule; null for a constant rate.
         cache: Arguments of :class:`simtrain.CacheConfig`; null for no cache.
@@ -93,6 +101,7 @@ class Config:
     encoders: dict[str, Any] = MISSING
     head: dict[str, Any] = field(default_factory=lambda: {"type": "SkipConnectionHead"})
     loss: dict[str, Any] = MISSING
+    loss_lr: float | None = None
     optimizer: dict[str, Any] = field(default_factory=lambda: {"type": "AdamW", "lr": 1e-3})
     scheduler: dict[str, Any] | None = None
     cache: dict[str, Any] | None = None
@@ -104,6 +113,7 @@ class Config:
 
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true")
 DATA_KINDS = ("pairs", "groups", "triplets")
+LOOPS = ("auto", "cached", "trainer")
 DEVICES = ("auto", "cpu", "cuda", "gpu", "mps")
 # A file that names one of these says the whole part: default arguments of another type must not leak into it.
 _REPLACED_PARTS = ("head", "optimizer")
@@ -238,6 +248,8 @@ def _check_numbers(cfg: DictConfig) -> None:
         raise ConfigError(
             f"unknown training.precision {training.precision!r}; {nearest(training.precision, PRECISIONS)}"
         )
+    if training.loop not in LOOPS:
+        raise ConfigError(f"unknown training.loop {training.loop!r}; {nearest(training.loop, LOOPS)}")
     if training.device not in DEVICES:
         raise ConfigError(f"unknown training.device {training.device!r}; {nearest(training.device, DEVICES)}")
 

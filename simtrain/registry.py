@@ -42,6 +42,7 @@ class Registry:
         self._locations = locations
         self._base = base
         self._classes: dict[str, Callable[..., Any]] = {}
+        self._families: dict[str, tuple[Callable[[], list[str]], Callable[[str], Callable[..., Any]]]] = {}
 
     def register_module(self, name: str | None = None) -> Callable[[T], T]:
         """Decorator that registers a class (or a factory function) under ``name`` or its own name.
@@ -61,10 +62,22 @@ class Registry:
 
         return register
 
+    def register_family(
+        self, prefix: str, names: Callable[[], list[str]], get: Callable[[str], Callable[..., Any]]
+    ) -> None:
+        """Register all classes of another package, without importing it before one of them is asked for.
+
+        Args:
+            prefix: What every name begins with.
+            names: Gives the names.
+            get: From a name to what builds it.
+        """
+        self._families[prefix] = (names, get)
+
     def names(self) -> list[str]:
         """All names that :meth:`get` knows, sorted."""
         self._load()
-        return sorted(self._classes)
+        return sorted([*self._classes, *(name for names, _ in self._families.values() for name in names())])
 
     def get(self, name: str) -> Callable[..., Any]:
         """Class registered under ``name``.
@@ -76,6 +89,9 @@ class Registry:
         self._load()
         if not isinstance(name, str):
             raise ContractError(f"a {self.kind} is looked up by its name, got {name!r}")
+        for prefix, (names, get) in self._families.items():
+            if name.startswith(prefix):
+                return self._of_family(name, names(), get)
         if name not in self._classes:
             raise UnknownNameError(
                 f"unknown {self.kind} type {name!r}; {nearest(name, self._classes)}. {self._whereabouts(name)}"
@@ -84,7 +100,8 @@ class Registry:
 
     def __contains__(self, name: object) -> bool:
         self._load()
-        return name in self._classes
+        families = [names for prefix, (names, _) in self._families.items() if str(name).startswith(prefix)]
+        return name in self._classes or any(name in names() for names in families)
 
     def build(self, config: Any, /, *args: Any, **defaults: Any) -> Any:
         """Build the object that ``config`` describes.
@@ -147,6 +164,11 @@ class Registry:
             raise ContractError(f"a {self.kind} has to be a subclass of {self._base}, got {cls!r}")
         self._classes[name] = cls
 
+    def _of_family(self, name: str, names: list[str], get: Callable[[str], Callable[..., Any]]) -> Callable[..., Any]:
+        if name not in names:
+            raise UnknownNameError(f"unknown {self.kind} type {name!r}; {nearest(name, names)}")
+        return get(name)
+
     def _load(self) -> None:
         for location in self._locations:
             importlib.import_module(location)
@@ -179,6 +201,7 @@ models = Registry("model", ("simtrain.training",), base="torch.nn.modules.module
 encoders = Registry("encoder", ("simtrain.encoders",))
 heads = Registry("head", ("simtrain.heads",))
 losses = Registry("loss", ("simtrain.losses",))
+miners = Registry("miner", ("simtrain.losses",))
 metrics = Registry("metric", ("simtrain.metrics.retrieval",))
 samplers = Registry("sampler", ("simtrain.data",))
 preprocessors = Registry(
@@ -193,4 +216,4 @@ optimizers = Registry("optimizer", ("simtrain.training.schedules",))
 schedulers = Registry("scheduler", ("simtrain.training.schedules",))
 callbacks = Registry("callback", ("simtrain.training.averaging",))
 
-ALL = (models, encoders, heads, losses, metrics, samplers, preprocessors, optimizers, schedulers, callbacks)
+ALL = (models, encoders, heads, losses, miners, metrics, samplers, preprocessors, optimizers, schedulers, callbacks)

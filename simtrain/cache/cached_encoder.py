@@ -10,6 +10,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from simtrain.cache.embedding_cache import EmbeddingCache, RowLookup
+from simtrain.cache.views import own_rows
 from simtrain.encoders import Encoder
 from simtrain.encoders.encoder import MetaExtractor, SideFn
 from simtrain.errors import CacheError
@@ -35,6 +36,9 @@ class CachedEncoder(Encoder):
         tensor([[1.],
                 [2.]])
     """
+
+    #: Says to a model that no graph comes from here.
+    only_looks_up = True
 
     def __init__(self, cache: EmbeddingCache) -> None:
         super().__init__()
@@ -69,16 +73,17 @@ class CachedEncoder(Encoder):
         get: Any = getattr(self.encoder, "get_meta_extractor", None)
         return None if get is None else get()
 
-    def forward(self, batch: Int64[Tensor, " n"]) -> Float[Tensor, "n dim"]:
+    def forward(self, batch: Int64[Tensor, "n ..."]) -> Float[Tensor, "n dim"]:
         """Gather embeddings.
 
         Args:
-            batch: Row numbers, shape ``(n,)``.
+            batch: Row numbers, shape ``(n,)``. Of items with several versions of which none was drawn
+                (:class:`~simtrain.cache.views.ViewLookup`), the items' own.
 
         Returns:
             Embeddings in float32 on the device of ``batch``, shape ``(n, embedding_size)``.
         """
-        return self.cache.gather(batch, batch.device)
+        return self.cache.gather(own_rows(batch), batch.device)
 
     def get_config_dict(self) -> dict[str, Any]:
         """Config of the real encoder."""

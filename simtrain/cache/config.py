@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
 from simtrain.cache.storage_types import STORAGE_TYPES
 from simtrain.errors import ConfigError, nearest
 
 KeyExtractor = Callable[[Any], Any]
+#: From a raw item to a random version of it, drawn from the generators of torch, numpy or Python.
+Augment = Callable[[Any], Any]
 
 
 class CacheType(str, Enum):
@@ -61,10 +60,19 @@ class CacheConfig:
         batch_size: Items encoded at once while filling.
         num_workers: Worker processes that collate while filling; 0 collates in the main process.
         save_dir: Folder of persistent caches; needed by ``DISK``.
-        dtype: Type of the stored numbers: ``"float32"``, ``"float16"`` or ``"bfloat16"``.
+        dtype: Type of the stored numbers: ``"float32"``, ``"float16"`` or ``"bfloat16"``. Default, ``"auto"``:
+            float32 for embeddings, float16 for token states at a boundary.
+        views: How many random versions of each training item to encode. One of them is drawn for each item and epoch;
+            validation and search see the items themselves.
+        augment: Function from a raw item to a random version of it, for all cached encoders or by encoder name. It may
+            draw from the CPU generators of torch, numpy and ``random``, which are set for each version and given back.
+        seed: Seed of the versions and of the draw.
+        boundary: Encoders with ``trainable="last:N"`` of which the output of the last frozen layer is cached, so that
+            only the layers above it are run: a name, several, or True for all that are partly frozen.
 
     Raises:
-        ConfigError: A setting is unknown or out of range, or ``DISK`` is asked for without a ``save_dir``.
+        ConfigError: A setting is unknown or out of range, ``DISK`` is asked for without a ``save_dir``, or ``views``
+            without ``augment``.
 
     Example:
         >>> CacheConfig("cpu", dtype="float16").cache_type
@@ -79,19 +87,27 @@ class CacheConfig:
     batch_size: int = 64
     num_workers: int = 0
     save_dir: str | Path | None = None
-    dtype: str = "float32"
+    dtype: str = "auto"
+    views: int = 1
+    augment: Augment | Mapping[str, Augment] | None = None
+    seed: int = 0
+    boundary: bool | str | Sequence[str] = False
 
     def __post_init__(self) -> None:
+        self._check_boundary()
         self.mapping = {name: cache_type_of(kind) for name, kind in self.mapping.items()}
         if self.cache_type is None:
             self.cache_type = CacheType.NONE if self.mapping else CacheType.AUTO
         self.cache_type = cache_type_of(self.cache_type)
-        self.dtype = self.dtype.removeprefix("torch.")
-        if self.dtype not in STORAGE_TYPES:
-            raise ConfigError(f"unknown dtype {self.dtype!r} for a cache; {nearest(self.dtype, STORAGE_TYPES)}")
+        self.states_dtype = "float16" if self.dtype == "auto" else checked_dtype(self.dtype)
+        self.dtype = "float32" if self.dtype == "auto" else checked_dtype(self.dtype)
         check_count("batch_size", self.batch_size, least=1)
         check_count("num_workers", self.num_workers, least=0)
-        check_extractors(self.key_extractors)
+        check_count("views", self.views, least=1)
+        check_count("seed", self.seed, least=0)
+        check_functions("key_extractors", self.key_extractors)
+        check_functions("augment", self.augment)
+        self._check_views()
         if self.save_dir is not None:
             self.save_dir = Path(self.save_dir).expanduser()
         elif CacheType.DISK in (self.cache_type, *self.mapping.values()):
@@ -107,6 +123,28 @@ class CacheConfig:
             return self.key_extractors.get(name)
         return self.key_extractors
 
+    def augment_of(self, name: str) -> Augment | None:
+        """What makes versions of the encoder ``name``'s items; None for an encoder without."""
+        return self.augment.get(name) if isinstance(self.augment, Mapping) else self.augment
+
+    def _check_views(self) -> None:
+        if self.views > 1 and not self.augment:
+            raise ConfigError(
+                f"views={self.views} needs a function from an item to a random version of it: set "
+                f"CacheConfig(augment=...). A random transform in an encoder's collate function is no such function, "
+                f"since validation and search would go through it too"
+            )
+
+    def _check_boundary(self) -> None:
+        named = [self.boundary] if isinstance(self.boundary, str) else self.boundary
+        if not isinstance(named, bool) and not (
+            isinstance(named, Sequence) and all(isinstance(name, str) for name in named)
+        ):
+            raise ConfigError(f"boundary must be True, False, an encoder's name or several, got {self.boundary!r:.80}")
+        self.boundary = named if isinstance(named, bool) else list(named)
+        if self.boundary and self.cache_type is not None and cache_type_of(self.cache_type) is CacheType.NONE:
+            raise ConfigError("boundary asks for a cache and cache_type=NONE for none; leave one of them out")
+
 
 def check_count(setting: str, value: int, least: int) -> None:
     """Raise a ConfigError unless ``value`` is an integer of at least ``least``."""
@@ -114,86 +152,24 @@ def check_count(setting: str, value: int, least: int) -> None:
         raise ConfigError(f"CacheConfig({setting}=...) must be an integer of at least {least}, got {value!r}")
 
 
-def check_extractors(extractors: object) -> None:
-    """Raise a ConfigError unless ``extractors`` is None, a function, or a mapping to functions."""
-    functions = list(extractors.values()) if isinstance(extractors, Mapping) else [extractors]
-    for function in functions:
-        if not callable(function) and extractors is not None:
-            raise ConfigError(
-                f"key_extractors must be a function or {{encoder name: function}}, got {function!r:.80} "
-                f"of type {type(function).__name__}"
-            )
-
-
-def resolve(config: CacheConfig, encoders: Mapping[str, nn.Module], device: torch.device | str) -> dict[str, CacheType]:
-    """Decide for each encoder where its embeddings are cached.
-
-    Only frozen encoders can be cached. ``AUTO``, and a ``cache_type`` meant for all encoders, skip trainable ones.
-
-    Args:
-        config: What was asked for.
-        encoders: Encoder name → encoder.
-        device: Device that training runs on.
-
-    Returns:
-        Encoder name → ``CPU``, ``GPU``, ``DISK`` or ``NONE``, for every encoder.
+def checked_dtype(dtype: str) -> str:
+    """Name of a storage type without the word torch.
 
     Raises:
-        ConfigError: ``mapping`` or ``key_extractors`` name an unknown encoder, a trainable encoder is to be cached,
-            or ``GPU`` is asked for while training runs on the CPU.
-
-    Example:
-        >>> from simtrain.encoders import Encoder
-        >>> class Frozen(Encoder):
-        ...     trainable = False
-        >>> resolve(CacheConfig(), {"text": Frozen()}, "cpu")
-        {'text': <CacheType.CPU: 'cpu'>}
+        ConfigError: There is no such type.
     """
-    check_names(config, encoders)
-    device = torch.device(device)
-    types = {name: resolve_one(config, name, encoder, device) for name, encoder in encoders.items()}
-    wanted = cache_type_of(config.cache_type or CacheType.AUTO)
-    explicit = wanted not in (CacheType.AUTO, CacheType.NONE)
-    if explicit and not config.mapping and all(bool(encoder.trainable) for encoder in encoders.values()):
-        raise ConfigError(
-            f"cache_type={wanted.name} was asked for, but every encoder is trainable ({', '.join(sorted(encoders))}); "
-            f"only frozen encoders can be cached: freeze one, or use cache_type=NONE"
-        )
-    return types
+    name = dtype.removeprefix("torch.")
+    if name not in STORAGE_TYPES:
+        raise ConfigError(f"unknown dtype {name!r} for a cache; {nearest(name, STORAGE_TYPES)}")
+    return name
 
 
-def check_names(config: CacheConfig, encoders: Mapping[str, nn.Module]) -> None:
-    """Raise a ConfigError if the settings name an encoder that does not exist."""
-    extractors = config.key_extractors if isinstance(config.key_extractors, Mapping) else {}
-    for setting, names in (("mapping", config.mapping), ("key_extractors", extractors)):
-        for name in names:
-            if name not in encoders:
-                raise ConfigError(f"CacheConfig({setting}=...) names no encoder {name!r}; {nearest(name, encoders)}")
-
-
-def resolve_one(config: CacheConfig, name: str, encoder: nn.Module, device: torch.device) -> CacheType:
-    """Decide where one encoder's embeddings are cached; see :func:`resolve`."""
-    asked = config.asked_for(name)
-    if asked is CacheType.NONE:
-        return CacheType.NONE
-    if encoder.trainable:
-        if name in config.mapping and asked is not CacheType.AUTO:
+def check_functions(setting: str, given: object) -> None:
+    """Raise a ConfigError unless ``given`` is None, a function, or a mapping to functions."""
+    functions = list(given.values()) if isinstance(given, Mapping) else [given]
+    for function in functions:
+        if not callable(function) and given is not None:
             raise ConfigError(
-                f"the encoder {name!r} is trainable, so its embeddings change while training and cannot be cached; "
-                f"freeze it, or map it to CacheType.NONE"
+                f"{setting} must be a function or {{encoder name: function}}, got {function!r:.80} "
+                f"of type {type(function).__name__}"
             )
-        return CacheType.NONE
-    if asked is CacheType.AUTO:
-        return automatic_type(config, device)
-    if asked is CacheType.GPU and device.type == "cpu":
-        raise ConfigError(
-            f"the encoder {name!r} is to be cached on the GPU, but training runs on the CPU; use AUTO or CPU"
-        )
-    return asked
-
-
-def automatic_type(config: CacheConfig, device: torch.device) -> CacheType:
-    """Decide what ``AUTO`` means: a given folder first, then the device of training."""
-    if config.save_dir is not None:
-        return CacheType.DISK
-    return CacheType.GPU if device.type == "cuda" else CacheType.CPU

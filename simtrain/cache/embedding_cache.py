@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from simtrain.cache.config import KeyExtractor
 from simtrain.cache.filling import (
     Items,
+    KeyedItems,
     NumberedCollate,
-    Progress,
+    Positions,
     checked_vectors,
     collated_batches,
     encode,
@@ -30,6 +31,7 @@ from simtrain.cache.item_keys import item_keys
 from simtrain.cache.key_index import KeyIndex, first_positions
 from simtrain.cache.stores import Store
 from simtrain.errors import CacheError, DataError
+from simtrain.models.progress import Progress
 
 logger = logging.getLogger("simtrain")
 
@@ -79,12 +81,24 @@ class RowLookup:
             CacheError: An item is not in the cache.
         """
         items = list(items)
-        rows = self.index.lookup(item_keys(items, self.key_extractor))
-        missing = np.flatnonzero(rows < 0)
-        if len(missing):
-            item = reprlib.repr(items[missing[0]])
-            raise CacheError(f"the cache of encoder {self.name!r} has no embedding of {item}: {CHANGING_ITEMS}")
-        return torch.from_numpy(rows)
+        return known_rows(self.name, items, self.index.lookup(item_keys(items, self.key_extractor)))
+
+
+def known_rows(name: str, items: list[Any], rows: Int64[np.ndarray, " n"]) -> Int64[Tensor, " n"]:
+    """Row numbers as a tensor.
+
+    Raises:
+        CacheError: One of them is −1; the message names its item.
+
+    Example:
+        >>> known_rows("text", ["a", "b"], np.array([1, 0]))
+        tensor([1, 0])
+    """
+    missing = np.flatnonzero(rows < 0)
+    if len(missing):
+        item = reprlib.repr(items[missing[0]])
+        raise CacheError(f"the cache of encoder {name!r} has no embedding of {item}: {CHANGING_ITEMS}")
+    return torch.from_numpy(rows)
 
 
 class EmbeddingCache:
@@ -145,7 +159,7 @@ class EmbeddingCache:
         *,
         batch_size: int = 64,
         num_workers: int = 0,
-        progress: bool = True,
+        progress: bool | None = None,
         name: str = "data",
     ) -> FillReport:
         """Encode the items that are not in the cache yet; equal items once, in batches of similar length.
@@ -158,7 +172,7 @@ class EmbeddingCache:
                 latter, items that are to be encoded are read a second time, in the workers.
             batch_size: Items encoded at once.
             num_workers: Worker processes that read and collate.
-            progress: Show a progress bar if it takes more than about a second.
+            progress: Show a progress bar. Default: if it takes over a second in a terminal.
             name: What the items are, for messages.
 
         Returns:
@@ -169,7 +183,7 @@ class EmbeddingCache:
             CacheError: An item has no key or changes from one reading to the next, or the store cannot be written.
         """
         start = time.perf_counter()
-        keys = item_keys((objects[position] for position in range(len(objects))), self.key_extractor)
+        keys = keys_of(objects, self.key_extractor)
         unique = first_positions(keys)
         missing = self._missing(keys, unique)
         if len(missing):
@@ -193,7 +207,9 @@ class EmbeddingCache:
         Raises:
             CacheError: An item is not in the cache.
         """
-        return self.row_lookup(objects)
+        items = list(objects)
+        # The store's own look-up: it sees to it that the embeddings are whole.
+        return known_rows(self.name, items, self.store.lookup(item_keys(items, self.key_extractor)).numpy())
 
     def gather(self, rows: Int64[Tensor, " n"], device: torch.device | str | None = None) -> Float[Tensor, "n dim"]:
         """Embeddings of rows in float32, on ``device`` (default: the cache's)."""
@@ -209,7 +225,7 @@ class EmbeddingCache:
         missing: Int64[np.ndarray, " m"],
         batch_size: int,
         num_workers: int,
-        progress: bool,
+        progress: bool | None,
         name: str,
     ) -> None:
         self.store.reserve(len(missing))
@@ -228,7 +244,16 @@ class EmbeddingCache:
                     raise CacheError(
                         f"an item of {name} changed while encoder {self.name!r} was cached: {CHANGING_ITEMS}"
                     )
-                vectors = encode(self.encoder, collated.batch, self.device)
-                stored = checked_vectors(self.name, vectors, objects, positions, self.store.dim, self.store.dtype)
-                self.store.append(keys[positions], stored)
+                self.store.append(keys[positions], self._encoded(collated.batch, objects, positions))
                 bar.advance(len(positions))
+
+    def _encoded(self, batch: Any, objects: Items, positions: Positions) -> Any:
+        vectors = encode(self.encoder, batch, self.device)
+        return checked_vectors(self.name, vectors, objects, positions, self.store.dim, self.store.dtype)
+
+
+def keys_of(objects: Items, key_extractor: KeyExtractor | None) -> UInt8[np.ndarray, "n 16"]:
+    """Keys of items of any kind."""
+    if isinstance(objects, KeyedItems):
+        return objects.keys(key_extractor)
+    return item_keys((objects[position] for position in range(len(objects))), key_extractor)

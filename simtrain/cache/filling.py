@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import reprlib
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -34,6 +33,24 @@ class Items(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, position: int, /) -> Any: ...
+
+
+class KeyedItems:
+    """Items that know their own keys: several of them are versions of one thing that has a key."""
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def __getitem__(self, position: int, /) -> Any:
+        raise NotImplementedError
+
+    def keys(self, key_extractor: KeyExtractor | None) -> UInt8[np.ndarray, "n 16"]:
+        """Key of each item."""
+        raise NotImplementedError
+
+    def measured(self, position: int) -> Any:
+        """What is as long as an item, for sorting by length."""
+        raise NotImplementedError
 
 
 class NumberedItems(Dataset[tuple[int, Any]]):
@@ -91,7 +108,7 @@ class NumberedCollate:
 
 def is_fixed(items: Items) -> bool:
     """Whether reading an item twice gives the same object, so that its key needs no second look."""
-    return isinstance(items, (list, tuple))
+    return isinstance(items, (list, tuple, KeyedItems))
 
 
 def length_sorted_batches(encoder: nn.Module, items: Items, positions: Positions, size: int) -> list[list[int]]:
@@ -103,7 +120,8 @@ def length_sorted_batches(encoder: nn.Module, items: Items, positions: Positions
     """
     item_length = getattr(encoder, "item_length", None)
     if item_length is not None and getattr(type(encoder), "item_length", None) is not Encoder.item_length:
-        lengths = np.array([item_length(items[position]) for position in positions.tolist()])
+        measured = items.measured if isinstance(items, KeyedItems) else items.__getitem__
+        lengths = np.array([item_length(measured(position)) for position in positions.tolist()])
         positions = positions[np.argsort(-lengths, kind="stable")]
     return [positions[start : start + size].tolist() for start in range(0, len(positions), size)]
 
@@ -183,47 +201,3 @@ def explain_infinite(vector: Float[Tensor, " dim"], dtype: str) -> str:
         largest = float(vector.abs().max())
         return f"numbers up to {largest:.3g}, too large for {dtype} (set CacheConfig(dtype='float32')),"
     return "an embedding that is not finite"
-
-
-class Progress:
-    """A progress bar with items per second and the time left, shown only when the work takes more than a second.
-
-    Args:
-        title: What is being done.
-        total: Number of items.
-        shown: False shows nothing at any time.
-    """
-
-    def __init__(self, title: str, total: int, shown: bool) -> None:
-        self._title, self._total, self._shown = title, total, shown
-        self._start = time.perf_counter()
-        self._done = 0
-        self._bar: Any = None
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def advance(self, count: int) -> None:
-        """Say that ``count`` more items are done."""
-        self._done += count
-        seconds = time.perf_counter() - self._start
-        if self._bar is None and self._shown and seconds > 1.0 and self._done < self._total:
-            self._bar = self._open()
-        if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=self._done, speed=self._done / seconds)
-
-    def _open(self) -> Any:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as RichProgress
-
-        speed = TextColumn("{task.fields[speed]:,.0f} items/s")
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), speed, TimeRemainingColumn())
-        bar = RichProgress(*columns, console=Console(stderr=True))
-        bar.add_task(self._title, total=self._total, completed=self._done, speed=0.0)
-        bar.start()
-        return bar

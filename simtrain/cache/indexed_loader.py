@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset
 from simtrain.data.batches import BatchLayout, Targets
 from simtrain.data.collate import META
 from simtrain.data.resumable_loader import ResumableDataLoader
+from simtrain.data.samplers import SimilaritySampler
 
 
 class SampleNumbers(Dataset[int]):
@@ -55,20 +56,48 @@ class RowsCollate:
         self.rows, self.labels, self.layout, self.size = rows, labels, layout, size
         self.identities, self.meta = dict(identities), meta
 
-    def __call__(self, numbers: Sequence[int]) -> tuple[dict[str, Any], Targets]:
+    def __call__(self, numbers: Sequence[int] | Tensor) -> tuple[dict[str, Any], Targets]:
         """Collate one batch."""
         picked = torch.as_tensor(numbers)
-        labels = {name: label[picked] for name, label in self.labels.items()}
+        labels = {name: label.index_select(0, picked) for name, label in self.labels.items()}
         objects = self.layout.rows(picked, labels, self.size)
         targets = self.layout.targets(labels)
         targets["items"] = objects
-        features: dict[str, Any] = {name: rows[objects] for name, rows in self.rows.items()}
+        features: dict[str, Any] = {name: rows.index_select(0, objects) for name, rows in self.rows.items()}
         if self.meta is not None:
-            features[META] = {key: codes[objects] for key, codes in self.meta.items()}
+            features[META] = {key: codes.index_select(0, objects) for key, codes in self.meta.items()}
         return features, targets
 
 
-def indexed_loader(loader: DataLoader[Any], collate: RowsCollate) -> ResumableDataLoader:
+class IndexedDataLoader(ResumableDataLoader):
+    """A loader of cache rows: batches are tensors of sample numbers, and nothing is done for each sample.
+
+    A sampler of simtrain gives the order of an epoch as one tensor; batches of any other sampler are lists of numbers,
+    each made a tensor.
+    """
+
+    def _batches(self) -> Iterable[Any]:
+        return _collated(self)
+
+
+def _collated(loader: DataLoader[Any]) -> Iterator[Any]:
+    # Torch's own iteration draws a seed for its workers first, which moves the generator that samplers draw from.
+    torch.empty((), dtype=torch.int64).random_(generator=loader.generator)
+    for numbers in _numbers(loader.batch_sampler):
+        yield loader.collate_fn(numbers)
+
+
+def _numbers(batches: Any) -> Iterable[Any]:
+    sampler = getattr(batches, "sampler", None)
+    # A sampler of the user's own may give its numbers in another way.
+    known = type(batches) is BatchSampler and type(sampler).__iter__ is SimilaritySampler.__iter__
+    if known and isinstance(sampler, SimilaritySampler):
+        return sampler.batches(batches.batch_size, batches.drop_last)
+    given: Iterable[Any] = iter(batches)
+    return given
+
+
+def indexed_loader(loader: DataLoader[Any], collate: RowsCollate) -> IndexedDataLoader:
     """Loader with the batches of another one, as row numbers.
 
     The sampler (hence shuffling, its generator and its order) is the given loader's own; copies of a loader share it.
@@ -83,7 +112,7 @@ def indexed_loader(loader: DataLoader[Any], collate: RowsCollate) -> ResumableDa
     if type(batches) is BatchSampler:
         # Its sampler is to be seen: a trainer of several processes replaces samplers that know nothing of them.
         options = {"sampler": batches.sampler, "batch_size": batches.batch_size, "drop_last": batches.drop_last}
-    return ResumableDataLoader(
+    return IndexedDataLoader(
         SampleNumbers(collate.size),
         collate_fn=collate,
         generator=loader.generator,

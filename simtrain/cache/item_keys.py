@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,6 +18,7 @@ from simtrain.cache.digests import Digest, class_name, node, pair_digests, value
 from simtrain.errors import CacheError, DataError
 
 KEY_BYTES = 16
+KEYS_AT_ONCE = 4096
 
 
 def item_key(item: Any) -> bytes:
@@ -58,15 +60,18 @@ def item_keys(items: Iterable[Any], key_extractor: KeyExtractor | None = None) -
         (2, 16)
     """
     if key_extractor is not None:
-        keys = [extracted_key(key_extractor, item) for item in items]
+        keys = (extracted_key(key_extractor, item) for item in items)
     else:
         # Data sets are mostly texts: digest those here, without a call each. Equal to digests.scalar_digest.
         digest = xxhash.xxh3_128_digest
-        keys = [
+        keys = (
             digest(b"str\0" + item.encode("utf-8", "surrogatepass")) if type(item) is str else item_key(item)
             for item in items
-        ]
-    return np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, KEY_BYTES)
+        )
+    content = bytearray()  # grows by 16 bytes an item: a list of keys would take four times that
+    while part := b"".join(itertools.islice(keys, KEYS_AT_ONCE)):
+        content += part
+    return np.frombuffer(content, dtype=np.uint8).reshape(-1, KEY_BYTES)
 
 
 def extracted_key(key_extractor: KeyExtractor, item: Any) -> bytes:

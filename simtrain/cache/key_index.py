@@ -17,7 +17,8 @@ class KeyIndex:
     """
 
     def __init__(self) -> None:
-        self._count = 0
+        self._next = 0
+        self._pending_count = 0
         self._high = np.empty(0, dtype=np.uint64)
         self._low = np.empty(0, dtype=np.uint64)
         self._rows = np.empty(0, dtype=np.int64)
@@ -25,12 +26,21 @@ class KeyIndex:
         self._pending: list[np.ndarray] = []
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._rows) + self._pending_count
 
     def extend(self, keys: UInt8[np.ndarray, "n 16"]) -> None:
         """Give the next row numbers to ``keys``."""
         self._pending.append(keys.copy())
-        self._count += len(keys)
+        self._pending_count += len(keys)
+        self._next += len(keys)
+
+    def forget(self, start: int, end: int) -> None:
+        """Take the rows from ``start`` to before ``end`` out; the others keep their numbers."""
+        if self._pending:
+            self._merge()
+        kept = (self._rows < start) | (self._rows >= end)
+        self._high, self._low, self._rows = self._high[kept], self._low[kept], self._rows[kept]
+        self._longest_run = longest_run(self._high)
 
     def lookup(self, keys: UInt8[np.ndarray, "n 16"]) -> Int64[np.ndarray, " n"]:
         """Row number of each key, −1 for keys that are not there; of two rows with one key, the first."""
@@ -50,12 +60,16 @@ class KeyIndex:
 
     def _merge(self) -> None:
         high, low = halves(np.concatenate(self._pending))
-        rows = np.arange(self._count - len(high), self._count, dtype=np.int64)
-        high, low = np.concatenate([self._high, high]), np.concatenate([self._low, low])
+        self._pending, self._pending_count = [], 0
         order = np.argsort(high, kind="stable")
-        self._high, self._low, self._rows = high[order], low[order], np.concatenate([self._rows, rows])[order]
-        self._longest_run = longest_run(self._high)
-        self._pending = []
+        high, low, rows = high[order], low[order], order + (self._next - len(high))
+        if len(self._high):
+            # A stable sort finds the two sorted stretches and merges them: adding a little to much stays cheap.
+            order = np.argsort(np.concatenate([self._high, high]), kind="stable")
+            high = np.concatenate([self._high, high])[order]
+            low, rows = np.concatenate([self._low, low])[order], np.concatenate([self._rows, rows])[order]
+        self._high, self._low, self._rows = high, low, rows
+        self._longest_run = longest_run(high)
 
 
 def halves(keys: UInt8[np.ndarray, "n 16"]) -> tuple[UInt64[np.ndarray, " n"], UInt64[np.ndarray, " n"]]:

@@ -60,7 +60,8 @@ def open_store(
         raise ConfigError("a DISK cache needs a folder: set CacheConfig(save_dir=...)")
     fingerprint = cache_fingerprint(name, encoder, config)
     folder = re.sub(r"[^\w.-]", "_", name) + f"-{fingerprint}"
-    return DiskStore(Path(config.save_dir) / folder, dim, config.dtype, fingerprint=fingerprint)
+    kind = type(encoder).__name__
+    return DiskStore(Path(config.save_dir) / folder, dim, config.dtype, fingerprint=fingerprint, encoder=kind)
 
 
 def cache_fingerprint(name: str, encoder: nn.Module, config: CacheConfig) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol, runtime_checkable
 
@@ -17,6 +18,10 @@ from simtrain.errors import CacheError
 
 logger = logging.getLogger("simtrain")
 
+FreeBytes = Callable[[torch.device], "int | None"]
+# Of a GPU's free memory, the share that training needs for its own: activations, gradients, the allocator's blocks.
+KEPT_FREE = 0.1
+
 
 @runtime_checkable
 class Store(Protocol):
@@ -25,12 +30,15 @@ class Store(Protocol):
     Attributes:
         dim: Number of dimensions of an embedding.
         dtype: Type of the stored numbers.
-        index: Keys → rows; light enough to be sent to loader workers.
     """
 
     dim: int
     dtype: str
-    index: KeyIndex
+
+    @property
+    def index(self) -> KeyIndex:
+        """Keys → rows; light enough to be sent to loader workers."""
+        ...
 
     def __len__(self) -> int:
         """Number of stored embeddings."""
@@ -57,6 +65,29 @@ class Store(Protocol):
         ...
 
 
+def free_bytes(device: torch.device) -> int | None:
+    """Free memory of a GPU, the blocks that torch holds in reserve included; None where it cannot be told.
+
+    Example:
+        >>> free_bytes(torch.device("cpu")) is None
+        True
+    """
+    if device.type != "cuda":
+        return None
+    reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + reserve
+
+
+def fits(wanted: int, free: int | None) -> bool:
+    """Whether ``wanted`` bytes can be taken of ``free`` ones and leave room for training.
+
+    Example:
+        >>> fits(90, 100), fits(91, 100), fits(10**15, None)
+        (True, False, True)
+    """
+    return free is None or wanted <= free * (1 - KEPT_FREE)
+
+
 class MemoryStore:
     """Embeddings in one tensor, on the CPU or a GPU.
 
@@ -64,6 +95,7 @@ class MemoryStore:
         dim: Number of dimensions of an embedding.
         dtype: Type of the stored numbers: ``"float32"``, ``"float16"`` or ``"bfloat16"``.
         device: Where the tensor lies. A GPU that has no room for it is given up for the CPU, with a logged message.
+        free: Tells the free bytes of a device.
 
     Example:
         >>> store = MemoryStore(dim=2)
@@ -74,10 +106,13 @@ class MemoryStore:
                 [3., 4.]])
     """
 
-    def __init__(self, dim: int, dtype: str = "float32", device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, dim: int, dtype: str = "float32", device: torch.device | str = "cpu", free: FreeBytes = free_bytes
+    ) -> None:
         self.dim = dim
         self.dtype = dtype
         self.device = torch.device(device)
+        self._free = free
         self.index = KeyIndex()
         self._vectors = torch.empty(0, dim, dtype=STORAGE_TYPES[dtype], device=self.device)
 
@@ -87,7 +122,8 @@ class MemoryStore:
     @property
     def vectors(self) -> Float[Tensor, "n dim"]:
         """All stored embeddings, a view in the stored type."""
-        return self._vectors[: len(self)]
+        # A slice costs as much as a small gather.
+        return self._vectors if len(self) == len(self._vectors) else self._vectors[: len(self)]
 
     def lookup(self, keys: UInt8[np.ndarray, "n 16"]) -> Int64[Tensor, " n"]:
         """Row of each key, −1 where it is missing."""
@@ -103,7 +139,8 @@ class MemoryStore:
         if wanted <= len(self._vectors):
             return
         grown = self._allocate(wanted)
-        grown[: len(self)] = self.vectors
+        if len(self):
+            grown[: len(self)] = self.vectors
         self._vectors = grown
 
     def append(self, keys: UInt8[np.ndarray, "n 16"], vectors: Float[Tensor, "n dim"]) -> None:
@@ -125,6 +162,8 @@ class MemoryStore:
 
     def _allocate(self, count: int) -> Tensor:
         dtype = STORAGE_TYPES[self.dtype]
+        if not fits(count * self.dim * dtype.itemsize, self._free(self.device)):
+            return self._allocate_on_cpu(count)
         try:
             return torch.empty(count, self.dim, dtype=dtype, device=self.device)
         except RuntimeError as error:  # on the CPU torch raises no class of its own for this
@@ -134,6 +173,10 @@ class MemoryStore:
                     f"a cache of {count:,} embeddings needs {size:.1f} GiB of memory, which is not there; "
                     f"use CacheType.DISK or dtype='float16'"
                 ) from error
-            logger.warning("cache: %.1f GiB do not fit on %s; the embeddings are kept on the CPU", size, self.device)
-            self.device = torch.device("cpu")
-            return self._allocate(count)
+            return self._allocate_on_cpu(count)
+
+    def _allocate_on_cpu(self, count: int) -> Tensor:
+        size = count * self.dim * STORAGE_TYPES[self.dtype].itemsize / 2**30
+        logger.warning("cache: %.1f GiB do not fit on %s; the embeddings are kept on the CPU", size, self.device)
+        self.device = torch.device("cpu")
+        return self._allocate(count)

@@ -23,11 +23,13 @@ class SampleBatch(NamedTuple):
         objects: Raw items in the order of the embeddings' rows.
         targets: What losses and metrics take beside the embeddings.
         sides: Code of each object's side (:mod:`simtrain.data.sides`); None where the sides are equal.
+        numbers: Row of the data set that each object is from, for messages; None where that is not known.
     """
 
     objects: list[Any]
     targets: Targets
     sides: list[int] | None = None
+    numbers: list[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class BatchLayout:
         rows: ``(sample numbers of a batch, their label tensors, size of the data set)`` → where the batch's objects
             stand among the objects of the whole data set.
         sides: Samples → code of each object's side, or None where the sides are equal.
+        owners: Samples → which of them each object is of, as positions.
     """
 
     objects: Callable[[Sequence[Any]], list[Any]]
@@ -48,6 +51,7 @@ class BatchLayout:
     targets: Callable[[Mapping[str, Tensor]], Targets]
     rows: Callable[[Tensor, Mapping[str, Tensor], int], Tensor]
     sides: Callable[[Sequence[Any]], list[int] | None]
+    owners: Callable[[Sequence[Any]], list[int]]
 
 
 def pair_objects(samples: Sequence[SimilarityPairSample]) -> list[Any]:
@@ -82,6 +86,11 @@ def pair_rows(numbers: Tensor, labels: Mapping[str, Tensor], dataset_size: int) 
 def pair_sides(samples: Sequence[SimilarityPairSample]) -> list[int]:
     """The first objects are queries, the second ones documents."""
     return [QUERY] * len(samples) + [DOCUMENT] * len(samples)
+
+
+def pair_owners(samples: Sequence[SimilarityPairSample]) -> list[int]:
+    """Every pair once for its first object, then for its second one."""
+    return [*range(len(samples)), *range(len(samples))]
 
 
 def triplet_objects(samples: Sequence[SimilarityTripletSample]) -> list[Any]:
@@ -129,6 +138,12 @@ def triplet_sides(samples: Sequence[SimilarityTripletSample]) -> list[int]:
     return [QUERY] * len(samples) + [DOCUMENT] * sum(1 + len(sample.negatives) for sample in samples)
 
 
+def triplet_owners(samples: Sequence[SimilarityTripletSample]) -> list[int]:
+    """Every triplet for its anchor, for its positive, then for each of its negatives."""
+    negatives = [number for number, sample in enumerate(samples) for _ in sample.negatives]
+    return [*range(len(samples)), *range(len(samples)), *negatives]
+
+
 def group_objects(samples: Sequence[SimilarityGroupSample]) -> list[Any]:
     """The items."""
     return [sample.obj for sample in samples]
@@ -154,9 +169,14 @@ def group_sides(samples: Sequence[SimilarityGroupSample]) -> None:
     return None
 
 
-PAIRS = BatchLayout(pair_objects, pair_labels, pair_targets, pair_rows, pair_sides)
-GROUPS = BatchLayout(group_objects, group_labels, group_targets, group_rows, group_sides)
-TRIPLETS = BatchLayout(triplet_objects, triplet_labels, triplet_targets, triplet_rows, triplet_sides)
+def group_owners(samples: Sequence[SimilarityGroupSample]) -> list[int]:
+    """Each item is its sample's."""
+    return list(range(len(samples)))
+
+
+PAIRS = BatchLayout(pair_objects, pair_labels, pair_targets, pair_rows, pair_sides, pair_owners)
+GROUPS = BatchLayout(group_objects, group_labels, group_targets, group_rows, group_sides, group_owners)
+TRIPLETS = BatchLayout(triplet_objects, triplet_labels, triplet_targets, triplet_rows, triplet_sides, triplet_owners)
 LAYOUTS: dict[type, BatchLayout] = {
     SimilarityPairSample: PAIRS,
     SimilarityGroupSample: GROUPS,

@@ -53,7 +53,7 @@ class EncoderCollate:
             DataError: It is none of these.
         """
         if isinstance(batch, SampleBatch):
-            return self.features(batch.objects, batch.sides), batch.targets
+            return self._features_of(batch), batch.targets
         if isinstance(batch, tuple) and len(batch) == 2 and isinstance(batch[0], Mapping):
             return dict(batch[0]), dict(batch[1])
         if isinstance(batch, Sequence):
@@ -70,6 +70,16 @@ class EncoderCollate:
         features = {name: collate(self.marked(name, objects, sides)) for name, collate in self.collate_fns.items()}
         known = None if self.meta is None else self.meta(objects, sides)
         return features if known is None else {**features, META: known}
+
+    def _features_of(self, batch: SampleBatch) -> Features:
+        try:
+            return self.features(batch.objects, batch.sides)
+        except DataError as error:
+            if batch.numbers is None or not hasattr(error, "position"):
+                raise
+            # The encoder counts in the batch; the user counts in the data set.
+            row = f"row {batch.numbers[error.position]} of the data set"
+            raise DataError(f"{row} {error.reason}") from error  # type: ignore[attr-defined]
 
     def marked(self, name: str, objects: Sequence[Any], sides: Sequence[int] | None) -> Sequence[Any]:
         """The objects as one encoder takes them: marked by their side where it has a mark for that."""

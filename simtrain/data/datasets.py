@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -10,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
-from simtrain.data.label_names import LabelNames, number_labels, plain_label, save_label_names
+from simtrain.data.label_names import LabelNames, extended, number_labels, plain_label, save_label_names
 from simtrain.data.samples import SimilarityGroupSample, SimilarityPairSample, SimilarityTripletSample
-from simtrain.data.table_items import LabelledItems
+from simtrain.data.table_items import LabelledItems, TableItems
 from simtrain.errors import DataError
 
 SampleT = TypeVar("SampleT")
@@ -84,7 +85,9 @@ class SimilarityGroupDataset(Dataset[SimilarityGroupSample]):
 
     Labels may be any hashable. They are mapped to 0, 1, ... in order of appearance unless all of them are
     integers, which are kept as they are; :attr:`label_names` tells which label a number stands for. It can be saved
-    and given to another data set, so that a label has one number in both.
+    and given to another data set, so that a label has one number in both; :meth:`numbered_like` allows new labels too.
+    A CSV or TSV file has no types: where all its labels are written as whole numbers are (``7``, not ``007``), they
+    are read as integers, as Parquet, pandas and JSON have them.
 
     Args:
         source: Group samples, ``(item, label)`` tuples, or a sized data set of such tuples (torchvision style); a
@@ -118,8 +121,33 @@ class SimilarityGroupDataset(Dataset[SimilarityGroupSample]):
         self._source: SizedSource = source if isinstance(source, SizedSource) else list(source)
         if len(self._source) == 0:
             raise DataError("a group data set needs at least one (item, label), got none")
-        self._groups, self.label_names = number_labels(_labels_of(self._source), label_names)
+        self._labels = _labels_of(self._source)
+        self._groups, self.label_names = number_labels(self._labels, label_names)
         self.skipped = tuple(skipped)
+
+    def numbered_like(self, label_names: LabelNames) -> SimilarityGroupDataset:
+        """The same items, whose labels have the numbers that they have in another data set.
+
+        Labels that are not in that data set are numbered after its own, so that a validation set may have classes
+        of its own. ``7`` and ``"7"`` are one label here: what a typed file holds as a number, a text file may quote.
+
+        Args:
+            label_names: The other data set's :attr:`label_names`.
+
+        Example:
+            >>> train = SimilarityGroupDataset([("red shoe", "shoes"), ("blue hat", "hats")])
+            >>> valid = SimilarityGroupDataset([("cap", "hats"), ("bag", "bags")])
+            >>> valid.numbered_like(train.label_names).label_names
+            {0: 'shoes', 1: 'hats', 2: 'bags'}
+        """
+        twin = copy.copy(self)
+        twin._groups, twin.label_names = number_labels(self._labels, extended(label_names, self._labels))
+        return twin
+
+    def place(self, index: int) -> str:
+        """Where an item comes from, for messages: its row in a table; empty where the source does not say."""
+        items = getattr(self._source, "items", None)
+        return items.table.place(range(len(self))[index]) if isinstance(items, TableItems) else ""
 
     def save_label_names(self, path: str | Path) -> None:
         """Save which number stands for which label, as JSON; see :func:`load_label_names`.
@@ -140,9 +168,9 @@ class SimilarityGroupDataset(Dataset[SimilarityGroupSample]):
     def __getitem__(self, index: int) -> SimilarityGroupSample:
         item, label = item_and_label(self._source[index], index)
         group = self._groups[index]
-        if self.label_names[group] != label:
+        if self._labels[index] != label:
             raise DataError(
-                f"element {index} had the label {self.label_names[group]!r} when the data set was made and now has "
+                f"element {index} had the label {self._labels[index]!r} when the data set was made and now has "
                 f"{label!r}; its source should always give an item the same label"
             )
         return SimilarityGroupSample(item, group)

@@ -97,6 +97,7 @@ def read_groups(
     root: str | Path | None = None,
     label_names: LabelNames | None = None,
     on_error: OnError | None = None,
+    decode: bool | None = None,
 ) -> SimilarityGroupDataset:
     """Read items with a group label.
 
@@ -114,9 +115,12 @@ def read_groups(
         label_names: A mapping from number to label to use, see :class:`SimilarityGroupDataset`.
         on_error: Open every item as an image: ``"raise"`` names the first that cannot be read, ``"skip"`` leaves such
             items out, logs how many, and keeps their names in the data set's ``skipped``. Default: they are not opened.
+        decode: Where they are opened: also decode them, which finds files that end too early. Default: with
+            ``on_error="skip"`` only.
 
     Returns:
-        The items in the order of the rows; labels are numbered by first appearance unless all are integers.
+        The items in the order of the rows; labels are numbered by first appearance unless all are integers, or
+        texts in a CSV or TSV file that say integers.
 
     Raises:
         DataError: A column is missing, or a value in it, with source and row; or there is no such split.
@@ -135,7 +139,7 @@ def read_groups(
     skipped: list[str] = []
     if on_error is not None:
         items = TableItems(table, names["item"], item_root(source, names["item"], root))
-        readable, skipped = check_images(items, table.place, on_error)
+        readable, skipped = check_images(items, table.place, on_error, decode)
         table = SelectedRows(table, readable)
     items = TableItems(table, names["item"], item_root(source, names["item"], root))
     return SimilarityGroupDataset(LabelledItems(items, labels_of(table, names["group"])), label_names, skipped)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from simtrain.data.columns import check_column
-from simtrain.data.label_names import plain_label
+from simtrain.data.label_names import integers_of_texts, plain_label
 from simtrain.data.tables import SelectedRows, Table, is_blank
 from simtrain.errors import DataError, nearest
 
@@ -45,7 +45,17 @@ def split_rows(table: Table, column: str, split: str | None) -> Table:
 
 
 def labels_of(table: Table, column: str) -> list[Hashable]:
-    """The labels of the rows; an unusable one is named with its row."""
+    """The labels of the rows; an unusable one is named with its row.
+
+    In a file without types, labels are integers where all of the column are written so, whatever rows are asked for.
+    """
+    if not table.typed:
+        whole = table
+        while isinstance(whole, SelectedRows):
+            whole = whole.table
+        filled = [value for value in whole.values(column) if not is_blank(value)]
+        if integers_of_texts(filled) != filled:
+            return integers_of_texts(list(table.values(column)))
     labels = []
     for row, value in enumerate(table.values(column)):
         try:

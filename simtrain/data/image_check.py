@@ -15,7 +15,7 @@ _logger = logging.getLogger(__name__)
 
 
 def check_images(
-    items: Sequence[Any], place: Callable[[int], str], on_error: OnError, decode: bool = False
+    items: Sequence[Any], place: Callable[[int], str], on_error: OnError, decode: bool | None = None
 ) -> tuple[list[int], list[str]]:
     """Open every item as an image.
 
@@ -24,6 +24,7 @@ def check_images(
         place: What messages call an item, by its number.
         on_error: ``"raise"`` names the first that cannot be read; ``"skip"`` leaves all such out and logs their number.
         decode: Also decode every image: finds files that end too early, and takes as long as reading them in training.
+            Default: where images are to be skipped, since a truncated one that is left in would end the training.
 
     Returns:
         Numbers of the items that can be read, and the names of the others.
@@ -35,6 +36,7 @@ def check_images(
     import_extra("PIL.Image", "vision")
     if on_error not in ("raise", "skip"):
         raise DataError(f"on_error should be 'raise' or 'skip', got {on_error!r}")
+    decode = on_error == "skip" if decode is None else decode
     readable: list[int] = []
     skipped: list[str] = []
     for row in range(len(items)):

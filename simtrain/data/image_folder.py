@@ -18,7 +18,7 @@ def read_image_folder(
     path: str | Path,
     extensions: Sequence[str] = IMAGE_EXTENSIONS,
     on_error: OnError = "raise",
-    decode: bool = False,
+    decode: bool | None = None,
 ) -> SimilarityGroupDataset:
     """Read a folder whose sub-folders are the groups: ``shoes/1.jpg``, ``shoes/left/2.jpg``, ``hats/3.jpg``.
 
@@ -30,7 +30,8 @@ def read_image_folder(
         extensions: How names of images end, in small or capital letters.
         on_error: What to do about an image that cannot be opened: ``"raise"`` names it; ``"skip"`` leaves it out,
             logs how many there were, and keeps their names in the data set's ``skipped``.
-        decode: Also decode every image while checking; finds files that end too early, and takes much longer.
+        decode: Also decode every image while checking; finds files that end too early, and takes as long as reading
+            all of them in training. Default: with ``on_error="skip"`` only.
 
     Returns:
         Paths of the images with their groups, in the order of their names.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import json
 import os
+from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from simtrain.errors import DataError
 
@@ -46,7 +47,8 @@ def number_labels(
 
     Args:
         labels: One label an item, as :func:`plain_label` gives them.
-        label_names: A mapping from number to label to use instead; it may hold labels that do not appear.
+        label_names: A mapping from number to label to use instead; it may hold labels that do not appear. ``7`` and
+            ``"7"`` are one label for it, unless it holds both.
 
     Returns:
         One number a label, and the mapping from number to label.
@@ -63,12 +65,40 @@ def number_labels(
         ([0, 1], {0: 'a', 1: 'b', 2: 'c'})
     """
     if label_names is not None:
-        return _numbers_of(labels, _number_of_label(label_names)), dict(label_names)
+        return _numbers_of(labels, _Numbers(label_names)), dict(label_names)
     if all(_is_group_number(label) for label in labels):
         groups = [int(label) for label in labels]  # type: ignore[call-overload]
         return groups, {group: group for group in groups}
     numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
     return [numbers[label] for label in labels], {number: label for label, number in numbers.items()}
+
+
+def extended(label_names: LabelNames, labels: Sequence[Hashable]) -> dict[int, Hashable]:
+    """A mapping with the labels that it lacks added, numbered on from its largest number.
+
+    Example:
+        >>> extended({0: "a", 4: "b"}, ["b", "c", "a"])
+        {0: 'a', 4: 'b', 5: 'c'}
+    """
+    known = _Numbers(label_names)
+    fresh = [label for label in dict.fromkeys(labels) if known.find(label) is None]
+    if all(_is_group_number(label) and label not in label_names for label in fresh):
+        # Integers stay as they are, where their numbers are free.
+        return {**label_names, **{int(label): label for label in fresh}}  # type: ignore[call-overload]
+    first = max(label_names, default=-1) + 1
+    return {**label_names, **{first + place: label for place, label in enumerate(fresh)}}
+
+
+def integers_of_texts(labels: Sequence[Hashable]) -> list[Hashable]:
+    """Labels of a file without types: integers, where all of them are written as integers are.
+
+    Example:
+        >>> integers_of_texts(["7", "-12"]), integers_of_texts(["7", "007"])
+        ([7, -12], ['7', '007'])
+    """
+    if all(isinstance(label, str) and _says_integer(label) for label in labels):
+        return [int(label) for label in labels]  # type: ignore[call-overload]
+    return list(labels)
 
 
 def save_label_names(path: str | Path, label_names: LabelNames) -> None:
@@ -129,6 +159,25 @@ def _is_group_number(label: Hashable) -> bool:
     return isinstance(label, int) and not isinstance(label, bool) and -(2**63) <= label < 2**63
 
 
+def _says_integer(text: str) -> bool:
+    return len(text) < 20 and text.removeprefix("-").isdecimal() and str(int(text)) == text
+
+
+class _Numbers:
+    """Number of each label; 7 and ``"7"`` are one label where only one of them is known."""
+
+    def __init__(self, label_names: LabelNames) -> None:
+        self.exact = _number_of_label(label_names)
+        texts = Counter(map(str, self.exact))
+        self._by_text = {str(label): number for label, number in self.exact.items() if texts[str(label)] == 1}
+
+    def find(self, label: Hashable) -> int | None:
+        number = self.exact.get(label)
+        if number is not None or not (isinstance(label, str) or _is_group_number(label)):
+            return number
+        return self._by_text.get(str(label))
+
+
 def _number_of_label(label_names: LabelNames) -> dict[Hashable, int]:
     numbers: dict[Hashable, int] = {}
     for number, label in label_names.items():
@@ -139,12 +188,12 @@ def _number_of_label(label_names: LabelNames) -> dict[Hashable, int]:
     return numbers
 
 
-def _numbers_of(labels: Sequence[Hashable], numbers: Mapping[Hashable, int]) -> list[int]:
-    try:
-        return [numbers[label] for label in labels]
-    except KeyError:
-        index = next(index for index, label in enumerate(labels) if label not in numbers)
-        raise DataError(_unknown(labels[index], index, numbers)) from None
+def _numbers_of(labels: Sequence[Hashable], known: _Numbers) -> list[int]:
+    numbers = [known.find(label) for label in labels]
+    for index, number in enumerate(numbers):
+        if number is None:
+            raise DataError(_unknown(labels[index], index, known.exact))
+    return cast("list[int]", numbers)
 
 
 def _unknown(label: Hashable, index: int, known: Iterable[Hashable]) -> str:

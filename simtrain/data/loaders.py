@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, default_colla
 
 from simtrain.data.batches import GROUPS, LAYOUTS, PAIRS, TRIPLETS, BatchLayout, collate_samples
 from simtrain.data.datasets import checked
+from simtrain.data.numbered_samples import read_sample
 from simtrain.data.resumable_loader import ResumableDataLoader
 from simtrain.data.samplers import ShuffleSampler, SimilaritySampler
 from simtrain.data.samplers.dealing import Remainder
@@ -152,9 +153,13 @@ def with_collate(loader: DataLoader[Any], collate_fn: Callable[[Any], Any]) -> D
 
 
 def read_samples(dataset: Dataset[Any] | Iterable[Any]) -> list[Any]:
-    """All samples of a data set, map-style or iterable, in order."""
+    """All samples of a data set, map-style or iterable, in order.
+
+    Raises:
+        DataError: One cannot be read; the message names its row.
+    """
     if hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__"):
         indexed = cast("Any", dataset)
-        return [indexed[index] for index in range(len(indexed))]
+        return [read_sample(indexed, index) for index in range(len(indexed))]
     samples: Iterator[Any] = iter(cast("Iterable[Any]", dataset))
     return list(samples)

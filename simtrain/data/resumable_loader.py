@@ -21,6 +21,9 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
+from simtrain.data.batches import collate_samples
+from simtrain.data.collate import EncoderCollate
+from simtrain.data.numbered_samples import NumberedCollate, NumberedSamples
 from simtrain.data.samplers.dealing import current_world
 from simtrain.data.samplers.similarity_sampler import Place, SimilaritySampler
 from simtrain.errors import CheckpointError, DataError
@@ -148,22 +151,39 @@ class ResumableDataLoader(DataLoader[Any]):
             # Else each iteration draws from torch's global generator, and a resumed run from another place of it.
             words = np.random.SeedSequence([sampler.seed, place.epoch, current_world().rank]).generate_state(1)
             self.generator = torch.Generator().manual_seed(int(words[0]))
-        return LoaderPass(whole, place, batch_size * current_world().size, 0), super().__iter__()
+        return LoaderPass(whole, place, batch_size * current_world().size, 0), self._batches()
+
+    def _batches(self) -> Iterable[Any]:
+        """One iteration, in the order of the samplers."""
+        return super().__iter__()
+
+    def _get_iterator(self) -> Any:
+        """Torch's seam between a loader and the workers of one iteration: here samples are given their numbers."""
+        ours = self.collate_fn is collate_samples or isinstance(self.collate_fn, EncoderCollate)
+        if not ours or self.batch_sampler is None or isinstance(self.dataset, IterableDataset):
+            return super()._get_iterator()
+        numbered = copy.copy(self)
+        # A loader refuses to have its data set set; this copy lives for one iteration.
+        numbered.__dict__["dataset"] = NumberedSamples(self.dataset)
+        numbered.collate_fn = NumberedCollate(self.collate_fn, self.dataset)
+        return DataLoader._get_iterator(numbered)
 
     def _batches_after(self, skip: int) -> Iterable[Any]:
         if not skip:
-            return super().__iter__()
+            return self._batches()
         if isinstance(self.dataset, IterableDataset):
-            return itertools.islice(super().__iter__(), skip, None)
+            return itertools.islice(self._batches(), skip, None)
         later = copy.copy(self)
         later._iterator = None
         name = "sampler" if self.batch_sampler is None else "batch_sampler"
         # A loader refuses to have its samplers set; this copy lives for one iteration.
         later.__dict__[name] = Later(getattr(self, name), skip)
-        return DataLoader.__iter__(later)
+        return later._batches()
 
     def _count(self, progress: LoaderPass) -> None:
         progress.given += 1
+        if self._passes and self._passes[-1] is progress and not progress.complete:
+            return
         self._passes = [one for one in self._passes if one is not progress]
         if progress.complete:
             self._done = progress

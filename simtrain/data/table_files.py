@@ -83,7 +83,8 @@ def _text_table(path: Path, reader: Callable[[Path, Iterable[str]], NumberedRows
         raise DataError(f"{path} is not UTF-8 text: {error}") from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path} is not a valid gzip file: {error}") from error
-    return RowTable(str(path), [row for _, row in numbered], [line for line, _ in numbered])
+    typed = reader is _jsonl_rows
+    return RowTable(str(path), [row for _, row in numbered], [line for line, _ in numbered], typed)
 
 
 def _csv_rows(path: Path, file: Iterable[str], delimiter: str = ",") -> NumberedRows:

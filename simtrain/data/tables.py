@@ -16,11 +16,13 @@ class Table(ABC):
         name: What messages call it.
         columns: Names of the columns.
         costly: Whether asking for a cell may be slow or give a large object, so that cells are read when needed.
+        typed: Whether a cell knows what it is; in a CSV file, numbers are texts like all others.
     """
 
     name: str
     columns: Sequence[str]
     costly: bool = False
+    typed: bool = True
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -57,10 +59,14 @@ class RowTable(Table):
         name: What messages call it.
         rows: The mappings.
         lines: Number of the line that each row ended on, for a file.
+        typed: Whether a cell knows what it is.
     """
 
-    def __init__(self, name: str, rows: Sequence[Mapping[str, Any]], lines: Sequence[int] | None = None) -> None:
+    def __init__(
+        self, name: str, rows: Sequence[Mapping[str, Any]], lines: Sequence[int] | None = None, typed: bool = True
+    ) -> None:
         self.name = name
+        self.typed = typed
         self.rows = rows
         self.lines = lines
         self.columns = list(dict.fromkeys(column for row in rows for column in row))
@@ -196,6 +202,7 @@ class SelectedRows(Table):
         self.name = table.name
         self.columns = table.columns
         self.costly = table.costly
+        self.typed = table.typed
         self.table = table
         self.rows = rows
 

@@ -39,7 +39,9 @@ def move_to(data: Any, device: torch.device | str, non_blocking: bool = True) ->
     """
     if isinstance(data, _MOVABLE):
         return data.to(device, non_blocking=non_blocking)
-    if isinstance(data, Mapping):
+    if type(data) is tuple:
+        return tuple([move_to(value, device, non_blocking) for value in data])
+    if type(data) is dict or isinstance(data, Mapping):
         return {key: move_to(value, device, non_blocking) for key, value in data.items()}
     if dataclasses.is_dataclass(data) and not isinstance(data, type):
         return _move_fields(data, device, non_blocking)

@@ -10,6 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
+from simtrain.encoders.settings_file import check_same_settings
+from simtrain.errors import ServableError
+
 CollateFn = Callable[..., Any]
 #: From items and the codes of their sides to items that say their side (a text after its prompt).
 SideFn = Callable[[Sequence[Any], Sequence[int]], list[Any]]
@@ -41,7 +44,12 @@ class Encoder(nn.Module):
 
     @property
     def trainable(self) -> bool:
-        """Whether training may change this encoder. Frozen encoders stay in eval mode and can be cached."""
+        """Whether training may change this encoder. Frozen encoders stay in eval mode and can be cached.
+
+        In training a frozen encoder runs under ``torch.no_grad()``: a head has to save its embeddings for the backward
+        pass, which tensors of inference mode do not allow. ``encode``, and the filling of caches, run under
+        ``torch.inference_mode()``.
+        """
         raise NotImplementedError(f"{type(self).__name__} must state `trainable`")
 
     @property
@@ -90,6 +98,28 @@ class Encoder(nn.Module):
     def save(self, output_path: str | Path) -> None:
         """Write everything that :meth:`load` needs into an existing folder."""
         raise NotImplementedError(f"{type(self).__name__} must implement `save`")
+
+    def load_weights(self, input_path: str | Path) -> None:
+        """Read what :meth:`save` wrote into this encoder, which the caller has built.
+
+        Default: another one is loaded from the folder, and its weights are copied.
+
+        Raises:
+            ServableError: A file is missing or damaged, or the saved encoder has other settings or other weights.
+        """
+        saved = type(self).load(input_path)
+        check_same_settings(saved.get_config_dict(), self.get_config_dict(), type(self).__name__, Path(input_path))
+        try:
+            self.load_state_dict(saved.state_dict())
+        except RuntimeError as error:
+            raise ServableError(f"{input_path} does not fit the given {type(self).__name__}: {error}") from error
+
+    def is_one_item(self, inputs: Any) -> bool:
+        """Whether an array or tensor of two or more dimensions, given to ``encode`` as it is, is one item.
+
+        Default: False, it holds an item in each row.
+        """
+        return False
 
     @classmethod
     def load(cls, input_path: str | Path) -> Encoder:

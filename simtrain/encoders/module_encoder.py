@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from simtrain.encoders.encoder import CollateFn, Encoder
 from simtrain.encoders.positive_size import positive_size
-from simtrain.encoders.settings_file import build_from_settings, read_settings, write_settings
+from simtrain.encoders.settings_file import build_from_settings, check_same_settings, read_settings, write_settings
 from simtrain.encoders.stacking import TransformAndStack
 from simtrain.encoders.weights_file import load_weights, save_weights
 from simtrain.errors import ConfigError, ServableError
@@ -120,8 +120,10 @@ class ModuleEncoder(Encoder):
         """Read the weights that :meth:`save` wrote into this encoder's module.
 
         Raises:
-            ServableError: They are missing, damaged or do not fit.
+            ServableError: They are missing, damaged or do not fit, or the saved encoder has other settings.
         """
+        file = Path(input_path) / SETTINGS_FILE
+        check_same_settings(read_settings(file), self.get_config_dict(), type(self).__name__, file)
         load_weights(self.module, Path(input_path) / WEIGHTS_FILE)
 
     @classmethod
@@ -142,7 +144,8 @@ class ModuleEncoder(Encoder):
             transform: The transform of items that the saved encoder had.
 
         Raises:
-            ServableError: There is no module to put the weights into, or a file is missing, damaged or does not fit.
+            ServableError: There is no module to put the weights into, the transform is missing or another one, or a
+                file is missing, damaged or does not fit.
         """
         file = Path(input_path) / SETTINGS_FILE
         settings = read_settings(file)
@@ -159,7 +162,8 @@ def _rebuilt(cls: type[ModuleEncoder], settings: dict[str, Any], file: Path) -> 
     if "module" in inspect.signature(cls).parameters:
         raise ServableError(
             f"{file.parent} holds the weights of a {settings.get('module')!r}, and no code is loaded from files: "
-            f"pass module=..., or save a registered subclass of ModuleEncoder that builds its own module"
+            f"pass module=... (to SimilarityModel.load encoders={{NAME: ModuleEncoder(...)}}), or save a registered "
+            f"subclass of ModuleEncoder that builds its own module"
         )
     return build_from_settings(cls, settings, file)
 

@@ -32,9 +32,14 @@ def freeze_pooler(transformer: object) -> None:
 
     In training by several processes a trainable weight without a gradient is an error.
     """
+    for module in unused_modules(transformer):
+        module.requires_grad_(False)
+
+
+def unused_modules(transformer: object) -> list[nn.Module]:
+    """A transformer's own pooler, if it has one: no embedding is computed from it."""
     pooler = getattr(transformer, "pooler", None)
-    if isinstance(pooler, nn.Module):
-        pooler.requires_grad_(False)
+    return [pooler] if isinstance(pooler, nn.Module) else []
 
 
 def layer_stack(module: nn.Module) -> nn.ModuleList:

@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float, Float32, Int
 from torch import Tensor
 
 from simtrain.data.sides import Prompts
+from simtrain.data.transfer import move_to
 from simtrain.encoders.encoder import CollateFn, Encoder
+from simtrain.encoders.layer_split import LayerSplit, check_equal, check_parts, without
 from simtrain.encoders.length_parts import embed_by_length
 from simtrain.encoders.lora import add_adapters, check_lora, merged_copy
 from simtrain.encoders.model_source import check_modules, loaded_model
-from simtrain.encoders.partial_freezing import freeze_pooler, last_layers, parse_trainable
+from simtrain.encoders.partial_freezing import freeze_pooler, last_layers, parse_trainable, unused_modules
 from simtrain.encoders.positive_size import positive_size
 from simtrain.encoders.quiet_progress import quiet_progress
 from simtrain.encoders.settings_file import check_files, files_in, read_settings, write_settings
@@ -84,6 +86,7 @@ class SentenceTransformerEncoder(Encoder):
         self._set_gradients()
         self._has_own_prompts = given_prompts is None
         self._prompts = own_prompts(self.model) if given_prompts is None else _set_prompts(self.model, given_prompts)
+        self._split: LayerSplit | None = None
         self._has_adapters = adapters is not None
         if adapters is not None:
             add_adapters(_transformer(self.model), adapters)
@@ -137,6 +140,52 @@ class SentenceTransformerEncoder(Encoder):
         embeddings = embed_by_length(lambda part: self.model(part)["sentence_embedding"], batch)
         return embeddings[:, : self.model.truncate_dim].float()
 
+    @property
+    def state_size(self) -> int:
+        """Number of dimensions of a token's state between the layers."""
+        return int(_transformer(self.model).config.hidden_size)  # type: ignore[union-attr, arg-type]
+
+    def check_split(self) -> None:
+        """Raise unless the model's first layers are frozen, and it can be cut before those that are trained.
+
+        Raises:
+            ConfigError: ``trainable`` is not ``"last:N"``, a weight below those layers takes gradients, or what comes
+                after them takes more than token states.
+        """
+        check_parts(self, self._trainable, self._has_adapters, self._partly_trained)
+        check_equal(self, self._example())
+
+    def frozen_part(
+        self, batch: Mapping[str, Any]
+    ) -> tuple[Float[Tensor, "batch tokens dim"], Int[Tensor, "batch tokens"]]:
+        """Run the frozen layers.
+
+        Args:
+            batch: What the collate function made.
+
+        Returns:
+            Token states ``(batch, tokens, state_size)`` in the model's own type, and the mask of what is no padding.
+        """
+        states = self._layer_split().states(self.model[0], lambda module: module(dict(batch)))
+        return states, batch["attention_mask"]
+
+    def trainable_part(
+        self, states: Float[Tensor, "batch tokens dim"], mask: Int[Tensor, "batch tokens"]
+    ) -> Float32[Tensor, "batch dim"]:
+        """Run the trained layers and all after them; ``trainable_part(*frozen_part(batch))`` equals ``forward``.
+
+        Args:
+            states: Token states, padded on either side.
+            mask: 1 for tokens, 0 for padding.
+        """
+        batch = {"inputs_embeds": states.to(self.model.dtype), "attention_mask": mask}
+        embeddings = embed_by_length(self._embed_states, batch)
+        return embeddings[:, : self.model.truncate_dim].float()
+
+    def frozen_modules(self) -> torch.nn.Module:
+        """The frozen modules that token states come from."""
+        return without(self.model[0], [*self._partly_trained, *unused_modules(_transformer(self.model))])
+
     def item_length(self, item: Any) -> int:
         """Number of characters."""
         return len(item) if isinstance(item, str) else 0
@@ -179,6 +228,23 @@ class SentenceTransformerEncoder(Encoder):
             raise ServableError(f"{folder} does not hold a whole text encoder: {error}") from error
         encoder.model.truncate_dim = settings.get("truncate_dim")
         return encoder
+
+    def _embed_states(self, part: dict[str, Any]) -> Tensor:
+        embeddings: Tensor = self._layer_split().second_half(self.model, part["inputs_embeds"])(part)[
+            "sentence_embedding"
+        ]
+        return embeddings
+
+    def _layer_split(self) -> LayerSplit:
+        if self._split is None:
+            example = self._example()
+            self._split = LayerSplit.of(self.model[0], self._trainable, lambda module: module(dict(example)))
+        return self._split
+
+    def _example(self) -> dict[str, Any]:
+        texts = ["a text", "another text, and a longer one"]
+        example: dict[str, Any] = move_to(self.get_collate_fn()(texts), self.model.device)
+        return example
 
     def _set_gradients(self) -> None:
         self.model.requires_grad_(self._trainable is True)

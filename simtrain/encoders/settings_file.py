@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -83,3 +84,43 @@ def build_from_settings(cls: type[T], settings: Mapping[str, Any], file: Path) -
         return cls(**settings)
     except (TypeError, ConfigError) as error:
         raise ServableError(f"{file} does not describe a {cls.__name__}: {error}") from error
+
+
+# What training does with an encoder says nothing of its embeddings; a class may have another name by now, and whether
+# weights fit it is seen when they are read.
+_MAY_DIFFER = frozenset({"backbone", "module", "sparse", "trainable"})
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+
+
+def check_same_settings(saved: Mapping[str, Any], given: Mapping[str, Any], kind: str, file: Path) -> None:
+    """Raise if an encoder that the caller has built would embed otherwise than the saved one.
+
+    Args:
+        saved: Settings of the saved encoder.
+        given: Those of the given one. What only one of them has is not compared.
+        kind: The given one's class, for the message.
+        file: Where ``saved`` comes from, for the message.
+
+    Raises:
+        ServableError: A setting differs; the message names it.
+
+    Example:
+        >>> check_same_settings({"image_size": 224}, {"image_size": 96}, "VisionEncoder", Path("encoder.json"))
+        Traceback (most recent call last):
+        ...
+        simtrain.errors.ServableError: encoder.json was saved with image_size 224, but the given VisionEncoder has 96...
+    """
+    for name in [name for name in saved if name in given and name not in _MAY_DIFFER]:
+        if _comparable(name, saved[name]) != _comparable(name, given[name]):
+            raise ServableError(
+                f"{file} was saved with {name} {saved[name]!r}, but the given {kind} has {given[name]!r}: it would "
+                f"give other embeddings; build it with the saved one's settings"
+            )
+
+
+def _comparable(name: str, value: Any) -> Any:
+    if name != "transform" or not isinstance(value, str):
+        return json.loads(json.dumps(value))
+    # A function's name without its module, which is "__main__" in the script that trained.
+    function, colon, looks = value.partition(": ")
+    return function.rpartition(".")[2] + colon + _ADDRESS.sub("", looks)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +10,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from simtrain import registry
 from simtrain.encoders.encoder import CollateFn, Encoder, MetaExtractor, SideFn
 from simtrain.encoders.item_kinds import IMAGE, TEXT, kind_of
+from simtrain.encoders.saved_classes import allowing, saved_class, type_name
+from simtrain.encoders.saved_encoder import Ready, check_names, fill_encoder, load_encoder
 from simtrain.encoders.settings_file import read_settings, write_settings
 from simtrain.encoders.switch_collate import SwitchCollate, SwitchMeta, SwitchSides
 from simtrain.errors import ConfigError, ServableError, nearest
-from simtrain.registry import encoders
 
 SETTINGS_FILE = "encoder.json"
 
 
-@encoders.register_module()
+@registry.encoders.register_module()
 class SwitchEncoder(Encoder):
     """Several encoders of one embedding size, of which each item takes one: for texts and images in one space, say.
 
@@ -30,11 +32,11 @@ class SwitchEncoder(Encoder):
     :class:`~simtrain.heads.SwitchHead` sends the embeddings of each through a head of its own.
 
     Args:
-        options: Encoders by name.
+        options: Encoders by name, each as it is or as its config, ``{"type": "NgramEncoder", "embedding_size": 64}``.
 
     Raises:
-        ConfigError: There is none, a name cannot be used, something is no encoder, the sizes differ, or the names
-            need a rule of their own.
+        ConfigError: There is none, a config is wrong, a name cannot be used, something is no encoder, the sizes differ,
+            or the names need a rule of their own.
 
     Example:
         >>> from simtrain.encoders import ModuleEncoder, NgramEncoder
@@ -51,7 +53,7 @@ class SwitchEncoder(Encoder):
             raise ConfigError(f"options must give one or more encoders by name, got {options!r:.80}")
         self._names = sorted(options, key=str)
         for name in self._names:
-            self.add_module(self._usable(name), _checked(name, options[name]))
+            self.add_module(self._usable(name), _checked(name, _built(name, options[name])))
         self._embedding_size = _common_size(self.options)
         self._check_selection()
         self.train(self.training)
@@ -120,38 +122,64 @@ class SwitchEncoder(Encoder):
         measure = getattr(option, "item_length", None)
         return int(measure(item)) if measure else 0
 
+    def is_one_item(self, inputs: Any) -> bool:
+        """What any of the encoders says."""
+        return any(option.is_one_item(inputs) for option in self.options.values() if isinstance(option, Encoder))
+
     def get_config_dict(self) -> dict[str, Any]:
         """Class and config of each encoder."""
         return {"options": {name: _described(option) for name, option in self.options.items()}}
 
     def save(self, output_path: str | Path) -> None:
-        """Write ``encoder.json`` and a folder for each encoder into an existing folder.
-
-        Raises:
-            ConfigError: An encoder's class is not registered, so that it could not be loaded.
-        """
+        """Write ``encoder.json`` and a folder for each encoder into an existing folder."""
         folder = Path(output_path)
-        types = {name: _registered_name(name, option) for name, option in self.options.items()}
+        types = {name: type_name(option, registry.encoders) for name, option in self.options.items()}
         for name, option in self.options.items():
             (folder / name).mkdir(exist_ok=True)
             option.save(str(folder / name))
         write_settings(folder / SETTINGS_FILE, {"options": {name: {"type": types[name]} for name in types}})
 
-    @classmethod
-    def load(cls, input_path: str | Path) -> SwitchEncoder:
-        """Rebuild the encoder from a folder that :meth:`save` wrote.
+    def load_weights(self, input_path: str | Path) -> None:
+        """Read what :meth:`save` wrote into the encoders of this one.
 
         Raises:
-            ServableError: A file is missing or damaged, or names a class that is not registered.
+            ServableError: A file is missing or damaged, or the saved encoders have other names, settings or weights.
         """
-        file = Path(input_path) / SETTINGS_FILE
-        entries = read_settings(file).get("options")
-        if not isinstance(entries, dict) or not entries:
-            raise ServableError(f"{file} must give the encoders under 'options', got {entries!r:.80}")
-        # All classes are checked before any encoder's file is read.
-        classes = {name: _registered_class(entry, file) for name, entry in entries.items()}
+        folder = Path(input_path)
+        saved = sorted(_entries(folder / SETTINGS_FILE))
+        if saved != self._names:
+            raise ServableError(f"{folder} holds the encoders {saved}, but the given one has {self._names}")
+        for name, option in self.options.items():
+            fill_encoder(option, folder / name)
+
+    @classmethod
+    def load(
+        cls, input_path: str | Path, allow: Collection[type] = (), encoders: Mapping[str, Ready] | None = None
+    ) -> SwitchEncoder:
+        """Rebuild the encoder from a folder that :meth:`save` wrote.
+
+        Args:
+            input_path: The folder.
+            allow: Classes of encoders that may be loaded beside the registered ones.
+            encoders: Encoders built by the caller (those around a module of his own), by name; the saved weights are
+                read into them, the others are loaded.
+
+        Raises:
+            ServableError: A file is missing or damaged, or names a class that is neither registered nor allowed; or a
+                given encoder does not fit.
+        """
+        file, ready = Path(input_path) / SETTINGS_FILE, encoders or {}
+        entries = _entries(file)
+        check_names(ready, entries, file.parent)
+        with allowing(allow):
+            # All classes are checked before any encoder's file is read.
+            classes = {
+                name: None if isinstance(ready.get(name), nn.Module) else saved_class(kind, registry.encoders, file)
+                for name, kind in entries.items()
+            }
+            options = {name: load_encoder(kind, file.parent / name, ready.get(name)) for name, kind in classes.items()}
         try:
-            return cls({name: kind.load(str(file.parent / _folder(name, file))) for name, kind in classes.items()})
+            return cls(options)
         except ConfigError as error:
             raise ServableError(f"{file} does not describe a {cls.__name__}: {error}") from error
 
@@ -186,13 +214,21 @@ class SwitchEncoder(Encoder):
             )
 
     def _usable(self, name: Any) -> str:
-        is_plain = isinstance(name, str) and name.replace("-", "_").isidentifier() and name.isascii()
-        if not is_plain or hasattr(self, name):
+        if not _is_plain(name) or hasattr(self, name):
             raise ConfigError(
                 f"an encoder's name must be made of letters, digits, '_' and '-', and none that the switch uses "
                 f"itself, got {name!r}; choose another"
             )
         return str(name)
+
+
+def _built(name: str, given: Any) -> Any:
+    if not isinstance(given, Mapping):
+        return given
+    try:
+        return registry.encoders.build(given)
+    except ConfigError as error:
+        raise type(error)(f"option {name!r}: {error}") from error
 
 
 def _checked(name: str, option: Any) -> nn.Module:
@@ -222,27 +258,18 @@ def _described(option: Any) -> dict[str, Any]:
     return {"type": type(option).__name__, **getattr(option, "get_config_dict", dict)()}
 
 
-def _registered_name(place: str, option: nn.Module) -> str:
-    name = next((name for name in encoders.names() if encoders.get(name) is type(option)), None)
-    if name is None:
-        raise ConfigError(
-            f"option {place!r} is a {type(option).__name__}, which is not registered and cannot be saved inside a "
-            f"SwitchEncoder: put @registry.encoders.register_module() above its class"
-        )
-    return name
+def _entries(file: Path) -> dict[str, str]:
+    """For each saved encoder's name that of its class."""
+    entries = read_settings(file).get("options")
+    if not isinstance(entries, dict) or not entries:
+        raise ServableError(f"{file} must give the encoders under 'options', got {entries!r:.80}")
+    for name, entry in entries.items():
+        if not _is_plain(name):
+            raise ServableError(f"{file} has an encoder named {name!r}, which is no name of a folder")
+        if not isinstance(entry, dict) or not isinstance(entry.get("type"), str):
+            raise ServableError(f"{file} must give each encoder as {{'type': NAME}}, got {entry!r:.80}")
+    return {name: entry["type"] for name, entry in entries.items()}
 
 
-def _registered_class(entry: Any, file: Path) -> Any:
-    name = entry.get("type") if isinstance(entry, dict) else None
-    if not isinstance(name, str) or name not in encoders.names():
-        raise ServableError(
-            f"{file} names the encoder class {name!r}, which is not registered, and no code is loaded from files: "
-            f"import the module that registers it; {nearest(str(name), encoders.names())}"
-        )
-    return encoders.get(name)
-
-
-def _folder(name: str, file: Path) -> str:
-    if not name.replace("-", "_").isidentifier():
-        raise ServableError(f"{file} has an encoder named {name!r}, which is no name of a folder")
-    return name
+def _is_plain(name: Any) -> bool:
+    return isinstance(name, str) and name.isascii() and name.replace("-", "_").isidentifier()

@@ -8,15 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float, Float32, Int
 from torch import Tensor
 from torch.nn import functional
 
 from simtrain.data.sides import Prompts
+from simtrain.data.transfer import move_to
 from simtrain.encoders.encoder import CollateFn, Encoder
+from simtrain.encoders.layer_split import LayerSplit, check_equal, check_parts, without
 from simtrain.encoders.length_parts import embed_by_length
 from simtrain.encoders.lora import add_adapters, check_lora, merged_copy
-from simtrain.encoders.partial_freezing import freeze_pooler, layers_and_rest, parse_trainable, set_trained, train_parts
+from simtrain.encoders.partial_freezing import (
+    freeze_pooler,
+    layers_and_rest,
+    parse_trainable,
+    set_trained,
+    train_parts,
+    unused_modules,
+)
 from simtrain.encoders.positive_size import positive_size
 from simtrain.encoders.quiet_progress import quiet_progress
 from simtrain.encoders.settings_file import build_from_settings, check_files, files_in, read_settings, write_settings
@@ -95,6 +104,7 @@ class TransformerEncoder(Encoder):
         if adapters is not None:
             add_adapters(self.model, adapters)
         self._words = _forward_words(self.model)
+        self._split: LayerSplit | None = None
         self.train(self.training)
 
     @property
@@ -141,6 +151,51 @@ class TransformerEncoder(Encoder):
         """
         embeddings = embed_by_length(self._embed, batch)
         return functional.normalize(embeddings, dim=1) if self._normalize else embeddings
+
+    @property
+    def state_size(self) -> int:
+        """Number of dimensions of a token's state between the layers."""
+        return int(self.model.config.hidden_size)
+
+    def check_split(self) -> None:
+        """Raise unless the model's first layers are frozen, and it can be cut before those that are trained.
+
+        Raises:
+            ConfigError: ``trainable`` is not ``"last:N"``, a weight below those layers takes gradients, or the
+                architecture hands more than token states from layer to layer.
+        """
+        check_parts(self, self._trainable, self._has_adapters, self._trained)
+        check_equal(self, self._example())
+
+    def frozen_part(
+        self, batch: Mapping[str, Any]
+    ) -> tuple[Float[Tensor, "batch tokens dim"], Int[Tensor, "batch tokens"]]:
+        """Run the frozen layers.
+
+        Args:
+            batch: What the collate function made.
+
+        Returns:
+            Token states ``(batch, tokens, state_size)`` in the model's own type, and the mask of what is no padding.
+        """
+        return self._layer_split().states(self.model, lambda model: self._tokens(batch, model)), batch["attention_mask"]
+
+    def trainable_part(
+        self, states: Float[Tensor, "batch tokens dim"], mask: Int[Tensor, "batch tokens"]
+    ) -> Float32[Tensor, "batch dim"]:
+        """Run the trained layers, pool and normalize; ``trainable_part(*frozen_part(batch))`` equals ``forward``.
+
+        Args:
+            states: Token states, padded on either side.
+            mask: 1 for tokens, 0 for padding.
+        """
+        batch = {"inputs_embeds": states.to(self.model.dtype), "attention_mask": mask}
+        embeddings = embed_by_length(self._embed_states, batch)
+        return functional.normalize(embeddings, dim=1) if self._normalize else embeddings
+
+    def frozen_modules(self) -> torch.nn.Module:
+        """The frozen modules that token states come from."""
+        return without(self.model, [*self._trained, *unused_modules(self.model)])
 
     def item_length(self, item: Any) -> int:
         """Number of characters."""
@@ -189,11 +244,29 @@ class TransformerEncoder(Encoder):
         return build_from_settings(cls, {**settings, "model": model, "tokenizer": tokenizer}, folder / SETTINGS_FILE)
 
     def _embed(self, part: dict[str, Any]) -> Tensor:
+        return POOLINGS[self._pooling](self._tokens(part, self.model), part["attention_mask"])
+
+    def _embed_states(self, part: dict[str, Any]) -> Tensor:
+        model = self._layer_split().second_half(self.model, part["inputs_embeds"])
+        return POOLINGS[self._pooling](self._tokens(part, model), part["attention_mask"])
+
+    def _tokens(self, part: Mapping[str, Any], model: Any) -> Tensor:
         words = {name: value for name, value in part.items() if name in self._words}
         if "use_cache" in self._words:
             words["use_cache"] = False  # a decoder would keep the keys and values of all layers
-        tokens = self.model(**words, return_dict=True).last_hidden_state
-        return POOLINGS[self._pooling](tokens, part["attention_mask"])
+        tokens: Tensor = model(**words, return_dict=True).last_hidden_state
+        return tokens
+
+    def _layer_split(self) -> LayerSplit:
+        if self._split is None:
+            example = self._example()
+            self._split = LayerSplit.of(self.model, self._trainable, lambda model: self._tokens(example, model))
+        return self._split
+
+    def _example(self) -> dict[str, Any]:
+        texts = ["a text", "another text, and a longer one"]
+        example: dict[str, Any] = move_to(self.get_collate_fn()(texts), self.model.device)
+        return example
 
 
 def _forward_words(model: torch.nn.Module) -> frozenset[str]:

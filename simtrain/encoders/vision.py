@@ -13,10 +13,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from simtrain.encoders.encoder import CollateFn, Encoder
+from simtrain.encoders.image_items import looks_like_image
 from simtrain.encoders.image_transform import ImageCollate, ImageTransform, built_transform
 from simtrain.encoders.partial_freezing import blocks_and_rest, parse_trainable, set_trained, train_parts
 from simtrain.encoders.positive_size import positive_size
-from simtrain.encoders.settings_file import build_from_settings, read_settings, write_settings
+from simtrain.encoders.settings_file import build_from_settings, check_same_settings, read_settings, write_settings
 from simtrain.encoders.vision_backbone import output_size, pooled, without_classifier
 from simtrain.encoders.weights_file import load_weights, save_weights
 from simtrain.errors import ConfigError, ServableError
@@ -132,6 +133,10 @@ class VisionEncoder(Encoder):
             )
         return embeddings
 
+    def is_one_item(self, inputs: Any) -> bool:
+        """Whether an array or tensor has the shape of one image; not asked of a ``transform`` that is a function."""
+        return isinstance(self._transform, ImageTransform) and looks_like_image(inputs)
+
     def get_config_dict(self) -> dict[str, Any]:
         """What is embedded with; the names are for reading and comparing, not for building.
 
@@ -160,8 +165,11 @@ class VisionEncoder(Encoder):
         """Read the weights that :meth:`save` wrote into this encoder's backbone.
 
         Raises:
-            ServableError: They are missing, damaged or do not fit.
+            ServableError: They are missing, damaged or do not fit, or the saved encoder has other settings: another
+                size of images, say.
         """
+        file = Path(input_path) / SETTINGS_FILE
+        check_same_settings(read_settings(file), self.get_config_dict(), type(self).__name__, file)
         load_weights(self.backbone, Path(input_path) / WEIGHTS_FILE)
 
     @classmethod
@@ -194,7 +202,8 @@ class VisionEncoder(Encoder):
         elif "backbone" in inspect.signature(cls).parameters:
             raise ServableError(
                 f"{file.parent} holds the weights of a {settings.get('backbone')!r}, and no code is loaded from files: "
-                f"pass backbone=..., or save a registered subclass of VisionEncoder that builds its own backbone"
+                f"pass backbone=... (to SimilarityModel.load encoders={{NAME: VisionEncoder(...)}}), or save a "
+                f"registered subclass of VisionEncoder that builds its own backbone"
             )
         else:
             encoder = build_from_settings(cls, settings, file)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from simtrain.cache import CachedModel
+from simtrain.data import QueryGallery
 from simtrain.data.loaders import read_samples
 from simtrain.data.samples import SimilarityGroupSample, SimilarityPairSample, SimilarityTripletSample
 from simtrain.errors import DataError
@@ -89,13 +90,17 @@ class RetrievalTask:
         queries: Raw query items.
         gallery: Raw items to search; None searches the queries among themselves (each without itself).
         relevant: Pairs (row of the query, row of the relevant item), shape ``(n, 2)``; for a task with a gallery.
-        groups: Group of each query; for a task without.
+        groups: Group of each query; for a task without pairs.
+        gallery_groups: Group of each gallery item; for a task with groups and a gallery.
+        exclude: Tells which pairs of query and gallery item do not count; None: all count.
     """
 
     queries: list[Any]
     gallery: list[Any] | None
     relevant: Tensor | None = None
     groups: Tensor | None = None
+    gallery_groups: Tensor | None = None
+    exclude: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def score(
         self, query_embeddings: Tensor, gallery_embeddings: Tensor | None = None, k: Sequence[int] = (1, 5, 10)
@@ -104,6 +109,11 @@ class RetrievalTask:
         if gallery_embeddings is None:
             scores = retrieval_scores(query_embeddings, self.groups, k=k)
             n_gallery = len(query_embeddings) - 1
+        elif self.relevant is None:
+            scores = retrieval_scores(
+                query_embeddings, self.groups, gallery_embeddings, self.gallery_groups, k=k, exclude=self.exclude
+            )
+            n_gallery = len(gallery_embeddings)
         else:
             scores = retrieval_scores(
                 query_embeddings, gallery_embeddings=gallery_embeddings, relevant=self.relevant, k=k
@@ -118,10 +128,11 @@ def retrieval_task(data: Any) -> RetrievalTask:
 
     Pairs: the distinct queries (``obj_a``) search the distinct documents (``obj_b``); the documents that a query
     is paired with (score above 0) are relevant to it. Triplets: likewise, with the negatives among the documents.
-    Groups: each item searches all others; those of its group are relevant.
+    Groups: each item searches all others; those of its group are relevant. A
+    :class:`~simtrain.data.QueryGallery`: its queries search its gallery, without the pairs that it excludes.
 
     Args:
-        data: A data set or list of pair, triplet or group samples.
+        data: A data set or list of pair, triplet or group samples, or a query/gallery test.
 
     Raises:
         DataError: There are no samples, they are of mixed kinds, or an item of a pair is not hashable.
@@ -131,6 +142,10 @@ def retrieval_task(data: Any) -> RetrievalTask:
         >>> task.queries, task.gallery, task.relevant.tolist()
         (['q'], ['d1', 'd2'], [[0, 0], [0, 1]])
     """
+    if isinstance(data, QueryGallery):
+        groups, gallery_groups = (torch.tensor(list(part)) for part in (data.query_labels, data.gallery_labels))
+        items = list(data.queries), list(data.gallery)
+        return RetrievalTask(*items, groups=groups, gallery_groups=gallery_groups, exclude=data.exclude)
     samples = read_samples(data)
     if samples and all(isinstance(sample, SimilarityPairSample) for sample in samples):
         return _pair_task(samples)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from simtrain.encoders.positive_size import positive_size
+from simtrain.encoders.saved_classes import allowing
 from simtrain.encoders.settings_file import build_from_settings, read_settings, write_settings
 from simtrain.encoders.weights_file import load_weights, save_weights
 from simtrain.errors import ConfigError, DataError
@@ -169,10 +170,16 @@ class EncoderHead(nn.Module):
         save_head(self, output_path)
 
     @classmethod
-    def load(cls: type[H], input_path: str | Path) -> H:
+    def load(cls: type[H], input_path: str | Path, allow: Collection[type] = ()) -> H:
         """Rebuild a head from a folder that :meth:`save` wrote.
 
+        Args:
+            input_path: The folder.
+            allow: Classes of heads inside this one that may be loaded beside the registered ones.
+
         Raises:
-            ServableError: A file is missing, damaged, or does not fit this class.
+            ServableError: A file is missing, damaged, does not fit this class, or names a class that is neither
+                registered nor allowed.
         """
-        return load_head(cls, input_path)
+        with allowing(allow):
+            return load_head(cls, input_path)

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from simtrain.encoders.positive_size import positive_size
+from simtrain.encoders.saved_classes import how_to_allow, known_class, type_name
 from simtrain.errors import ConfigError, UnknownNameError, nearest
 from simtrain.registry import heads
 
@@ -40,21 +41,37 @@ def nested_head(given: Any, size: int | None, place: str) -> nn.Module:
     if not isinstance(given, Mapping):
         raise ConfigError(f"{place} must be a head or its config {{'type': NAME, ...}}, got {type(given).__name__}")
     name = given.get("type")
+    allowed = known_class(name, heads) if isinstance(name, str) and name not in heads else None
     # The registry's own message looks through all rooms: too much for a file that is read to serve a model.
-    if isinstance(name, str) and name not in heads:
+    if isinstance(name, str) and name not in heads and allowed is None:
         raise UnknownNameError(
             f"{place}: unknown head type {name!r}; {nearest(name, heads.names())}. A head of your own is known once "
-            f"its module is imported, with @registry.heads.register_module() above the class"
+            f"its module is imported, with @registry.heads.register_module() above the class; for a saved model, "
+            f"{how_to_allow(name)}"
         )
-    words = {word: value for word, value in given.items() if word != SIZE}
     try:
-        if stated_size(given) is not None:
-            built: nn.Module = heads.build(given)
-        else:
-            built = heads.build(words) if size is None else heads.build(words, size)
+        return _built(given, size) if allowed is None else _built_allowed(allowed, given)
     except ConfigError as error:
         raise type(error)(f"{place}: {error}") from error
+
+
+def _built(config: Mapping[str, Any], size: int | None) -> nn.Module:
+    if stated_size(config) is not None:
+        head: nn.Module = heads.build(config)
+        return head
+    words = {word: value for word, value in config.items() if word != SIZE}
+    built: nn.Module = heads.build(words) if size is None else heads.build(words, size)
     return built
+
+
+def _built_allowed(cls: type[Any], config: Mapping[str, Any]) -> nn.Module:
+    # What a saved model says of a head is all that its constructor takes.
+    words = {word: value for word, value in config.items() if word != "type"}
+    try:
+        head: nn.Module = cls(**words)
+    except TypeError as error:
+        raise ConfigError(f"head {cls.__name__!r}: {error}") from error
+    return head
 
 
 def nested_heads(given: Mapping[str, Any], size: int | None) -> tuple[int, dict[str, nn.Module]]:
@@ -94,21 +111,19 @@ def stated_size(given: Any) -> Any:
 def describe_head(head: nn.Module, place: str) -> dict[str, Any]:
     """The config from which :func:`nested_head` builds ``head`` again.
 
+    A class that is not registered is named with its module; to load it, it has to be registered or allowed.
+
     Raises:
-        ConfigError: The head's class is not registered.
+        ConfigError: The head cannot say what it was built with.
 
     Example:
         >>> from simtrain.heads import EmptyHead
         >>> describe_head(EmptyHead(3), "layer 0")
         {'type': 'EmptyHead', 'input_embedding_size': 3, 'dropout': 0.0}
     """
-    name = next((name for name in heads.names() if heads.get(name) is type(head)), None)
-    if name is None:
-        raise ConfigError(
-            f"{place} is a {type(head).__name__}, which is not registered and cannot be saved inside another head: "
-            f"put @registry.heads.register_module() above its class"
-        )
-    return {"type": name, **head.get_config_dict()}  # type: ignore[operator]
+    if not hasattr(head, "get_config_dict"):
+        raise ConfigError(f"{place} is a {type(head).__name__}, which cannot be saved: it has no get_config_dict()")
+    return {"type": type_name(head, heads), **head.get_config_dict()}  # type: ignore[operator]
 
 
 def refuse_shared_weights(parts: Mapping[str, nn.Module]) -> None:

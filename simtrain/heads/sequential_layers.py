@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from simtrain.encoders.positive_size import positive_size
+from simtrain.encoders.saved_classes import how_to_allow, known_class
 from simtrain.errors import ConfigError, nearest
 from simtrain.heads.encoder_head import EncoderHead
 from simtrain.heads.nested_heads import describe_head, is_head, nested_head, stated_size
@@ -148,8 +149,11 @@ def _from_config(config: Any, width: int | None, place: str) -> nn.Module:
     if name in LAYERS:
         words = {word: value for word, value in config.items() if word != "type"}
         return _of_torch(name, words, width, f"{place}, {name}")
-    if name not in heads:
-        raise ConfigError(f"{place} has the unknown type {name!r}; {nearest(name, [*LAYERS, *heads.names()])}")
+    if name not in heads and known_class(name, heads) is None:
+        raise ConfigError(
+            f"{place} has the unknown type {name!r}; {nearest(name, [*LAYERS, *heads.names()])}. For a head of your "
+            f"own in a saved model, {how_to_allow(name)}"
+        )
     return nested_head(config, width, place)
 
 

@@ -111,7 +111,7 @@ def check_pair_batch(embeddings: Any, pairs: Any, labels: Any, subgroups: Any) -
     check_rows(pairs, len(embeddings), "pairs")
 
 
-def check_rows(rows: Tensor, n_rows: int, name: str) -> None:
+def check_rows(rows: Tensor, n_rows: int, name: str, of: str = "embeddings") -> None:
     """Refuse row numbers outside ``0 .. n_rows - 1``, where looking costs nothing.
 
     A negative number would silently wrap around. On a GPU, the look would stop the queue of kernels, and indexing
@@ -124,7 +124,7 @@ def check_rows(rows: Tensor, n_rows: int, name: str) -> None:
         return
     low, high = int(rows.min()), int(rows.max())
     if low < 0 or high >= n_rows:
-        raise DataError(f"{name} must name rows 0 to {n_rows - 1} of embeddings, got {low if low < 0 else high}")
+        raise DataError(f"{name} must name rows 0 to {n_rows - 1} of {of}, got {low if low < 0 else high}")
 
 
 def _is_integer(tensor: Any) -> bool:

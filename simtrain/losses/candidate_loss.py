@@ -50,6 +50,7 @@ class CandidateLoss(GroupLoss):
         """Loss of a batch; see :meth:`GroupLoss.forward`."""
         check_group_batch(embeddings, groups)
         if len(embeddings) == 0:
+            self.note(n_active=0)
             return zero_loss(embeddings)
         return self.compare(embeddings, embeddings, *batch_masks(groups))
 
@@ -65,6 +66,7 @@ class CandidateLoss(GroupLoss):
         check_group_batch(embeddings, groups)
         check_memory(embeddings, memory_embeddings, memory_groups, own)
         if len(embeddings) == 0 or len(memory_embeddings) == 0:
+            self.note(n_active=0)
             return zero_loss(embeddings)
         return self.compare(embeddings, memory_embeddings.detach(), *memory_masks(groups, memory_groups, own))
 

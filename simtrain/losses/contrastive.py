@@ -12,9 +12,13 @@ from torch.nn.functional import relu
 from simtrain import registry
 from simtrain.errors import ConfigError
 from simtrain.losses.batch_checks import check_pair_batch
+from simtrain.losses.candidate_loss import zero_loss
 from simtrain.losses.distances import Distance, distance_matrix, pair_distances
+from simtrain.losses.memory_blocks import against_memory
+from simtrain.losses.memory_rows import MemoryRows
 from simtrain.losses.mining import nearest_index
 from simtrain.losses.pairwise_loss import PairwiseLoss
+from simtrain.losses.row_terms import Part, Positives, row_maximum
 from simtrain.losses.settings import check_positive
 
 
@@ -129,7 +133,37 @@ class ContrastiveLoss(PairwiseLoss):
         check_pair_batch(embeddings, pairs, labels, subgroups)
         terms = contrastive_terms(embeddings, pairs, labels, margin=self.margin, distance=self.distance)
         if len(pairs) == 0:
+            self.note(n_active=0)
             return terms.sum()
-        in_batch = in_batch_terms(embeddings, subgroups, margin=self.margin, distance=self.distance)
-        total = terms.sum() + in_batch[pairs].sum()
+        in_batch = in_batch_terms(embeddings, subgroups, margin=self.margin, distance=self.distance)[pairs]
+        self.note(n_active=(terms > 0).sum() + (in_batch > 0).sum())
+        total = terms.sum() + in_batch.sum()
         return total / len(pairs) if self.size_average else total
+
+    def pair_memory_loss(
+        self,
+        embeddings: Float[Tensor, "rows dim"],
+        pairs: Int64[Tensor, "n_pairs 2"],
+        labels: Float[Tensor, " n_pairs"],
+        subgroups: Integer[Tensor, " rows"],
+        items: Integer[Tensor, " rows"],
+        memory: MemoryRows,
+    ) -> Float[Tensor, ""]:
+        """``relu(margin - d)^2`` of each item for its nearest remembered item of another subgroup.
+
+        See :meth:`PairwiseLoss.pair_memory_loss`. With one subgroup for all, there is nothing to compare with.
+        """
+        check_pair_batch(embeddings, pairs, labels, subgroups)
+        if len(pairs) == 0 or len(memory) == 0:
+            return zero_loss(embeddings)
+        rows = pairs.flatten()
+        searched = (embeddings[rows], subgroups[rows], items[rows], memory, self._nearest_terms)
+        mean = against_memory(*searched, distance=self.distance)
+        return mean * 2 if self.size_average else mean * len(rows)
+
+    def _nearest_terms(self, negatives: Tensor, positives: Positives) -> tuple[Part, ...]:
+        similarity, column = row_maximum(negatives)
+        nearest = 1.0 if self.distance is Distance.COSINE else 0.0  # the similarity at distance 0
+        shortage = relu(self.margin - nearest + similarity)
+        rows = torch.arange(len(column), device=column.device)
+        return (Part(shortage.square().sum(), torch.full_like(rows, len(rows))[0], rows, column, 2 * shortage),)

@@ -71,6 +71,30 @@ def pair_distances(
     return _apply(_PAIR_FORMS[Distance.of(distance)], a, b)
 
 
+def pair_similarities(
+    a: Float[Tensor, "n dim"], b: Float[Tensor, "n dim"], distance: str = Distance.COSINE
+) -> Float[Tensor, " n"]:
+    """Similarities of ``a[i]`` to ``b[i]``: the cosine, the dot product, or a negated distance.
+
+    Args:
+        a: Embeddings, shape ``(n, dim)``.
+        b: Embeddings, shape ``(n, dim)``.
+        distance: One of :class:`Distance`.
+
+    Returns:
+        Shape ``(n,)``, float32 or wider.
+
+    Raises:
+        ConfigError: The distance is unknown.
+
+    Example:
+        >>> pair_similarities(torch.tensor([[3.0, 0.0]]), torch.tensor([[2.0, 0.0]]))
+        tensor([1.])
+    """
+    distances = pair_distances(a, b, distance)
+    return 1 - distances if Distance.of(distance) is Distance.COSINE else -distances
+
+
 def distance_matrix(
     a: Float[Tensor, "n dim"], b: Float[Tensor, "m dim"], distance: str = Distance.COSINE
 ) -> Float[Tensor, "n m"]:

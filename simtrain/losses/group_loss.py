@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from jaxtyping import Bool, Float, Integer
+from jaxtyping import Float, Integer
 from torch import Tensor
 
-from simtrain.errors import ConfigError
 from simtrain.losses.similarity_loss import SimilarityLoss
 
 
@@ -23,10 +22,7 @@ class GroupLoss(SimilarityLoss):
         False
     """
 
-    @property
-    def supports_memory(self) -> bool:
-        """Whether :meth:`memory_loss` is there, that is, whether the loss works with a cross-batch memory."""
-        return type(self).memory_loss is not GroupLoss.memory_loss
+    target_names = ("groups",)
 
     def forward(self, embeddings: Float[Tensor, "batch dim"], groups: Integer[Tensor, " batch"]) -> Float[Tensor, ""]:
         """Loss of a batch.
@@ -42,36 +38,3 @@ class GroupLoss(SimilarityLoss):
             DataError: A shape or a dtype is wrong.
         """
         raise NotImplementedError(f"{type(self).__name__} must implement `forward`")
-
-    def memory_loss(
-        self,
-        embeddings: Float[Tensor, "batch dim"],
-        groups: Integer[Tensor, " batch"],
-        memory_embeddings: Float[Tensor, "memory dim"],
-        memory_groups: Integer[Tensor, " memory"],
-        own: Bool[Tensor, "batch memory"] | None = None,
-    ) -> Float[Tensor, ""]:
-        """Loss of a batch against remembered embeddings: batch rows are anchors, memory rows the candidates.
-
-        Args:
-            embeddings: Shape ``(batch, dim)``, floating point.
-            groups: Group of each embedding, shape ``(batch,)``.
-            memory_embeddings: Shape ``(memory, dim)``. They get no gradient.
-            memory_groups: Group of each memory row, shape ``(memory,)``.
-            own: Where true, the memory row is the batch row's own item, seen earlier: neither its positive nor
-                its negative. Shape ``(batch, memory)``; default: nowhere.
-
-        Returns:
-            A scalar, float32 or wider. Zero for an empty memory.
-
-        Raises:
-            ConfigError: This loss has no memory form.
-            DataError: A shape or a dtype is wrong.
-
-        Reference:
-            Wang et al., "Cross-Batch Memory for Embedding Learning", CVPR 2020, https://arxiv.org/abs/1912.06798
-        """
-        raise ConfigError(
-            f"{type(self).__name__} has no memory form, so it cannot be trained with a cross-batch memory (XBM); "
-            f"use a loss whose supports_memory is True, such as TripletLoss or SupConLoss, or do without XBM"
-        )

@@ -7,13 +7,27 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int64, Integer
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from simtrain import registry
+from simtrain.errors import ConfigError
 from simtrain.losses.batch_checks import check_pair_batch
-from simtrain.losses.distances import Distance, similarity_matrix
+from simtrain.losses.candidate_loss import zero_loss
+from simtrain.losses.distances import Distance, pair_distances, similarity_matrix
+from simtrain.losses.memory_log_sums import memory_log_sums
+from simtrain.losses.memory_rows import MemoryRows
 from simtrain.losses.pair_relations import blocked_candidates
 from simtrain.losses.pairwise_loss import PairwiseLoss
 from simtrain.losses.settings import check_positive
+from simtrain.losses.temperature import (
+    GivenTemperature,
+    checked_temperature,
+    moving,
+    temperature_config,
+    temperature_now,
+)
+
+_SCALE = 20.0
 
 
 def ranking_loss(
@@ -71,7 +85,7 @@ class MultipleNegativesRankingLoss(PairwiseLoss):
     of the same non-zero subgroup, the query's own row, and a row a second time. A pair labelled 0 is a known
     mismatch: its document is a negative for the other queries, and for its own query whatever the subgroup, but its
     query is not asked. Labels above 0 weigh the queries (the mean is weighted). A query without any negative has a
-    loss of zero.
+    loss of zero; ``n_active`` counts the others (with ``symmetric``, in both directions).
 
     Args:
         scale: Factor of the similarities (the inverse of a temperature), above zero.
@@ -79,9 +93,11 @@ class MultipleNegativesRankingLoss(PairwiseLoss):
         same_side: Also take the other queries as negatives of a query (and the other documents of a document, where
             ``symmetric``), by the same rules. With ``symmetric`` it is the NT-Xent loss of SimCLR over the pairs.
         distance: One of :class:`Distance`; similarities are cosines, dot products or negated distances.
+        temperature: In place of ``scale``: a divisor of the similarities, also a learnt one (``symmetric`` with it is
+            CLIP's loss) or a scheduled one; see :class:`LearntTemperature` and :class:`ScheduledTemperature`.
 
     Raises:
-        ConfigError: A setting is not one of the above.
+        ConfigError: A setting is not one of the above, or ``scale`` is given beside a temperature.
 
     Reference:
         Henderson et al., "Efficient Natural Language Response Suggestion for Smart Reply", 2017,
@@ -99,12 +115,19 @@ class MultipleNegativesRankingLoss(PairwiseLoss):
 
     def __init__(
         self,
-        scale: float | int = 20.0,
+        scale: float | int = _SCALE,
         symmetric: bool = False,
         distance: str = Distance.COSINE,
         same_side: bool = False,
+        temperature: GivenTemperature | None = None,
     ) -> None:
         super().__init__()
+        if temperature is not None and scale != _SCALE:
+            raise ConfigError(
+                f"MultipleNegativesRankingLoss: the temperature stands in place of scale, got scale={scale!r} beside it"
+            )
+        owner = "MultipleNegativesRankingLoss"
+        self.temperature = None if temperature is None else checked_temperature(owner, temperature)
         self.same_side = bool(same_side)
         self.scale = check_positive("MultipleNegativesRankingLoss", "scale", scale)
         self.symmetric = bool(symmetric)
@@ -117,6 +140,7 @@ class MultipleNegativesRankingLoss(PairwiseLoss):
             "symmetric": self.symmetric,
             "distance": self.distance.value,
             "same_side": self.same_side,
+            "temperature": None if self.temperature is None else temperature_config(self.temperature),
         }
 
     def forward(
@@ -129,20 +153,99 @@ class MultipleNegativesRankingLoss(PairwiseLoss):
         """Loss of a batch; see :meth:`PairwiseLoss.forward`."""
         check_pair_batch(embeddings, pairs, labels, subgroups)
         queries, documents = pairs.unbind(dim=1)
+        factor = self._factor()
         if self.symmetric and not self.same_side:
-            return self._both_ways(embeddings, queries, documents, labels, subgroups)
-        loss = self._search(embeddings, queries, documents, labels, subgroups)
+            return self._both_ways(embeddings, queries, documents, labels, subgroups, factor)
+        loss, n_active = self._search(embeddings, queries, documents, labels, subgroups, factor)
         if self.symmetric:
-            loss = (loss + self._search(embeddings, documents, queries, labels, subgroups)) / 2
+            back, n_back = self._search(embeddings, documents, queries, labels, subgroups, factor)
+            loss, n_active = (loss + back) / 2, n_active + n_back
+        self._note(n_active, factor)
         return loss
 
-    def _both_ways(self, embeddings: Tensor, a: Tensor, b: Tensor, labels: Tensor, subgroups: Tensor) -> Tensor:
+    def _both_ways(
+        self, embeddings: Tensor, a: Tensor, b: Tensor, labels: Tensor, subgroups: Tensor, factor: float | Tensor
+    ) -> Tensor:
         # One similarity matrix serves both directions.
-        logits = similarity_matrix(embeddings[a], embeddings[b], self.distance).mul_(self.scale)
-        forth = masked_cross_entropy(logits, blocked_candidates(a, b, labels, subgroups), labels)
-        back = masked_cross_entropy(logits.T, blocked_candidates(b, a, labels, subgroups), labels)
+        logits = similarity_matrix(embeddings[a], embeddings[b], self.distance) * factor
+        blocked, blocked_back = blocked_candidates(a, b, labels, subgroups), blocked_candidates(b, a, labels, subgroups)
+        self._note(_n_asked(blocked, labels) + _n_asked(blocked_back, labels), factor)
+        forth = masked_cross_entropy(logits, blocked, labels)
+        back = masked_cross_entropy(logits.T, blocked_back, labels)
         return (forth + back) / 2
 
-    def _search(self, embeddings: Tensor, own: Tensor, others: Tensor, labels: Tensor, subgroups: Tensor) -> Tensor:
+    def _search(
+        self, embeddings: Tensor, own: Tensor, others: Tensor, labels: Tensor, subgroups: Tensor, factor: float | Tensor
+    ) -> tuple[Tensor, Tensor]:
         candidates = torch.cat([others, own]) if self.same_side else others
-        return ranking_loss(embeddings, own, candidates, labels, subgroups, scale=self.scale, distance=self.distance)
+        blocked = blocked_candidates(own, candidates, labels, subgroups)
+        logits = similarity_matrix(embeddings[own], embeddings[candidates], self.distance) * factor
+        return masked_cross_entropy(logits, blocked, labels), _n_asked(blocked, labels)
+
+    def _factor(self) -> float | Tensor:
+        return self.scale if self.temperature is None else 1 / temperature_now(self.temperature)
+
+    def _note(self, n_active: Tensor, factor: float | Tensor) -> None:
+        temperature = {} if self.temperature is None else moving(self.temperature, 1 / factor)
+        self.note(n_active=n_active, **temperature)
+
+    def remembered_rows(self, pairs: Int64[Tensor, "n_pairs 2"]) -> Int64[Tensor, " n"]:
+        """Documents, and queries too where something is compared with queries."""
+        return pairs.T.flatten() if self.symmetric or self.same_side else pairs[:, 1]
+
+    def pair_memory_loss(
+        self,
+        embeddings: Float[Tensor, "rows dim"],
+        pairs: Int64[Tensor, "n_pairs 2"],
+        labels: Float[Tensor, " n_pairs"],
+        subgroups: Integer[Tensor, " rows"],
+        items: Integer[Tensor, " rows"],
+        memory: MemoryRows,
+    ) -> Float[Tensor, ""]:
+        """Each query is to find its document among the remembered ones; see :meth:`PairwiseLoss.pair_memory_loss`.
+
+        Never counted as negatives: entries of the query's own item and of its document's, and those of the same
+        non-zero subgroup.
+        """
+        check_pair_batch(embeddings, pairs, labels, subgroups)
+        if len(pairs) == 0 or len(memory) == 0:
+            return zero_loss(embeddings)
+        queries, documents = pairs.unbind(dim=1)
+        near = -pair_distances(embeddings[queries], embeddings[documents], self.distance)
+        if self.distance is Distance.COSINE:
+            near = near + 1
+        factor = self._factor()
+        near = near * factor
+        loss = self._remember(embeddings, queries, documents, near, labels, subgroups, items, memory, 1, factor)
+        if self.symmetric:
+            back = self._remember(embeddings, documents, queries, near, labels, subgroups, items, memory, 0, factor)
+            loss = (loss + back) / 2
+        return loss
+
+    def _remember(
+        self,
+        embeddings: Tensor,
+        own: Tensor,
+        others: Tensor,
+        near: Tensor,
+        labels: Tensor,
+        subgroups: Tensor,
+        items: Tensor,
+        memory: MemoryRows,
+        side: int,
+        factor: float | Tensor,
+    ) -> Tensor:
+        # Subgroup 0 says that none was given: it equals no other.
+        grouped = subgroups[own].long()
+        grouped = grouped.masked_fill(grouped == 0, torch.iinfo(torch.long).min)
+        excluded = [(items[own], memory.items), (items[others], memory.items), (grouped, memory.groups)]
+        columns = None if self.same_side or memory.sides is None else memory.sides == side
+        far = memory_log_sums(embeddings[own], memory, excluded, distance=self.distance, scale=factor, columns=columns)
+        weights = labels.to(near.dtype).clamp(min=0)
+        total = weights.sum()
+        return (softplus(far - near) * weights).sum() / total.where(total > 0, torch.ones_like(total))
+
+
+def _n_asked(blocked: Tensor, labels: Tensor) -> Tensor:
+    """How many of the pairs ask for their partner among others."""
+    return ((labels > 0) & (blocked.sum(dim=1) < blocked.shape[1] - 1)).sum()

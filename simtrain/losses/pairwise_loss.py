@@ -5,6 +5,8 @@ from __future__ import annotations
 from jaxtyping import Float, Int64, Integer
 from torch import Tensor
 
+from simtrain.errors import ConfigError
+from simtrain.losses.memory_rows import MemoryRows
 from simtrain.losses.similarity_loss import SimilarityLoss
 
 
@@ -21,6 +23,8 @@ class PairwiseLoss(SimilarityLoss):
         >>> Pull()
         Pull()
     """
+
+    target_names = ("pairs", "labels", "subgroups")
 
     def forward(
         self,
@@ -44,3 +48,42 @@ class PairwiseLoss(SimilarityLoss):
             DataError: A shape or a dtype is wrong.
         """
         raise NotImplementedError(f"{type(self).__name__} must implement `forward`")
+
+    @property
+    def supports_pair_memory(self) -> bool:
+        """Whether :meth:`pair_memory_loss` is there, that is, whether the loss works with a memory of pairs."""
+        return type(self).pair_memory_loss is not PairwiseLoss.pair_memory_loss
+
+    def remembered_rows(self, pairs: Int64[Tensor, "n_pairs 2"]) -> Int64[Tensor, " n"]:
+        """Which rows of a batch a cross-batch memory is to keep; default: those of all queries, then all documents."""
+        return pairs.T.flatten()
+
+    def pair_memory_loss(
+        self,
+        embeddings: Float[Tensor, "rows dim"],
+        pairs: Int64[Tensor, "n_pairs 2"],
+        labels: Float[Tensor, " n_pairs"],
+        subgroups: Integer[Tensor, " rows"],
+        items: Integer[Tensor, " rows"],
+        memory: MemoryRows,
+    ) -> Float[Tensor, ""]:
+        """Loss of a batch against remembered rows of other batches, which get no gradient.
+
+        Args:
+            embeddings: Shape ``(rows, dim)``, floating point.
+            pairs: Shape ``(n_pairs, 2)``.
+            labels: Shape ``(n_pairs,)``.
+            subgroups: Shape ``(rows,)``.
+            items: Number of each row's item: memory rows of the same item are its own.
+            memory: The remembered rows; their groups are subgroups.
+
+        Returns:
+            A scalar, float32 or wider. Zero for an empty memory.
+
+        Raises:
+            ConfigError: This loss has no memory form.
+        """
+        raise ConfigError(
+            f"{type(self).__name__} has no memory form, so it cannot be trained with a cross-batch memory (XBM); "
+            f"use a loss that has one, such as MultipleNegativesRankingLoss, or do without XBM"
+        )

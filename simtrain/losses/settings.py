@@ -45,3 +45,18 @@ def check_choice(owner: str, name: str, value: str, accepted: Iterable[str]) -> 
     if value not in words:
         raise ConfigError(f"{owner}: unknown {name} {value!r}; {nearest(str(value), words)}")
     return value
+
+
+def check_count(owner: str, name: str, value: int, least: int = 1) -> int:
+    """Return ``value`` if it is a whole number, ``least`` or more.
+
+    Raises:
+        ConfigError: It is not.
+
+    Example:
+        >>> check_count("ArcFaceLoss", "sub_centers", 3)
+        3
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ConfigError(f"{owner}: {name} must be a whole number, {least} or more, got {value!r}")
+    return value

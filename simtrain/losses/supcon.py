@@ -9,9 +9,17 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from simtrain import registry
-from simtrain.losses.candidate_loss import CandidateLoss
 from simtrain.losses.distances import similarity_matrix
-from simtrain.losses.settings import check_positive
+from simtrain.losses.row_loss import RowLoss
+from simtrain.losses.row_terms import Part, Positives
+from simtrain.losses.softmax_terms import supcon_rows
+from simtrain.losses.temperature import (
+    GivenTemperature,
+    checked_temperature,
+    moving,
+    temperature_config,
+    temperature_now,
+)
 
 
 def supervised_contrastive_loss(
@@ -20,7 +28,7 @@ def supervised_contrastive_loss(
     positive: Bool[Tensor, "anchors candidates"],
     negative: Bool[Tensor, "anchors candidates"],
     *,
-    temperature: float = 0.1,
+    temperature: float | Tensor = 0.1,
 ) -> Float[Tensor, ""]:
     """Cross entropy of each positive against all candidates, averaged per anchor, then over anchors with positives.
 
@@ -39,7 +47,7 @@ def supervised_contrastive_loss(
         >>> supervised_contrastive_loss(x[:1], x, same, torch.tensor([[False, False, True]]))  # log 2
         tensor(0.6931)
     """
-    logits = similarity_matrix(anchors, candidates).div_(temperature)
+    logits = similarity_matrix(anchors, candidates) / temperature
     n_positives = positive.sum(dim=1)
     mean_positive = logits.masked_fill(~positive, 0).sum(dim=1) / n_positives.clamp(min=1)
     # The lowest finite number, not -inf: a row without any candidate would have NaN as its gradient.
@@ -51,16 +59,18 @@ def supervised_contrastive_loss(
 
 
 @registry.losses.register_module()
-class SupConLoss(CandidateLoss):
+class SupConLoss(RowLoss):
     """Supervised contrastive loss on cosine similarities, in its L_out form: the mean is outside of the logarithm.
 
-    Anchors without a positive are left out; a batch of such anchors has a loss of zero.
+    Anchors without a positive are left out; a batch of such anchors has a loss of zero. ``n_active`` counts
+    the anchors that have one.
 
     Args:
-        temperature: Divisor of the similarities, above zero.
+        temperature: Divisor of the similarities, above zero; or a learnt or scheduled one, see
+            :class:`LearntTemperature` and :class:`ScheduledTemperature`.
 
     Raises:
-        ConfigError: The temperature is not a finite number above zero.
+        ConfigError: The temperature is none of these.
 
     Reference:
         Khosla et al., "Supervised Contrastive Learning", NeurIPS 2020, https://arxiv.org/abs/2004.11362 (equation 2).
@@ -71,13 +81,13 @@ class SupConLoss(CandidateLoss):
         tensor(0.2395)
     """
 
-    def __init__(self, temperature: float | int = 0.1) -> None:
+    def __init__(self, temperature: GivenTemperature = 0.1) -> None:
         super().__init__()
-        self.temperature = check_positive("SupConLoss", "temperature", temperature)
+        self.temperature = checked_temperature("SupConLoss", temperature)
 
     def get_config_dict(self) -> dict[str, Any]:
         """Constructor arguments as JSON values."""
-        return {"temperature": self.temperature}
+        return {"temperature": temperature_config(self.temperature)}
 
     def compare(
         self,
@@ -87,4 +97,15 @@ class SupConLoss(CandidateLoss):
         negative: Bool[Tensor, "anchors candidates"],
     ) -> Float[Tensor, ""]:
         """Loss of anchors against candidates; see :meth:`CandidateLoss.compare`."""
-        return supervised_contrastive_loss(anchors, candidates, positive, negative, temperature=self.temperature)
+        temperature = temperature_now(self.temperature)
+        self.note(n_active=positive.any(dim=1).sum(), **moving(self.temperature, temperature))
+        return supervised_contrastive_loss(anchors, candidates, positive, negative, temperature=temperature)
+
+    @property
+    def similarity_scale(self) -> Tensor | float:
+        """One over the temperature."""
+        return 1 / temperature_now(self.temperature)
+
+    def row_terms(self, negatives: Float[Tensor, "anchors candidates"], positives: Positives) -> tuple[Part, ...]:
+        """Loss of some anchors against a memory; see :meth:`RowLoss.row_terms`."""
+        return (supcon_rows(negatives, positives),)

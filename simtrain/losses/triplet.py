@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxtyping import Bool, Float
+import torch
+from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import relu, softplus
 
 from simtrain import registry
-from simtrain.losses.candidate_loss import CandidateLoss
-from simtrain.losses.distances import Distance
+from simtrain.losses.distances import Distance, pair_distances
+from simtrain.losses.miners import as_triplets
+from simtrain.losses.nested_miners import GivenMiner, describe_miner, nested_miner
+from simtrain.losses.row_loss import RowLoss
+from simtrain.losses.row_terms import Part, Positives
 from simtrain.losses.settings import check_choice, check_positive
-from simtrain.losses.triplet_terms import all_triplets_loss, hard_triplet_loss, semi_hard_triplet_loss
+from simtrain.losses.triplet_terms import all_triplets, hard_triplets, semi_hard_triplets
 
-_MINING = {"hard": hard_triplet_loss, "semi_hard": semi_hard_triplet_loss, "all": all_triplets_loss}
+_MINING = {"hard": hard_triplets, "semi_hard": semi_hard_triplets, "all": all_triplets}
 
 
 @registry.losses.register_module()
-class TripletLoss(CandidateLoss):
+class TripletLoss(RowLoss):
     """Positives are to be nearer to an anchor than negatives, by a margin: ``relu(d_ap - d_an + margin)``.
 
     ========= ======================================================== ==============================
@@ -38,6 +43,8 @@ class TripletLoss(CandidateLoss):
         mining: ``"hard"``, ``"semi_hard"`` or ``"all"``.
         soft: ``softplus(d_ap - d_an)`` in place of the hinge. It keeps pulling beyond any margin, so ``margin`` is
             unused; with ``mining="all"``, every triplet is active.
+        miner: Chooses the triplets in place of ``mining``, and the mean is over them: one of
+            :mod:`simtrain.losses.miners` or of pytorch-metric-learning, or its config. Such a loss has no memory form.
 
     Raises:
         ConfigError: A setting is not one of the above.
@@ -54,25 +61,39 @@ class TripletLoss(CandidateLoss):
     """
 
     def __init__(
-        self, margin: float | int = 0.5, distance: str = Distance.COSINE, mining: str = "hard", soft: bool = False
+        self,
+        margin: float | int = 0.5,
+        distance: str = Distance.COSINE,
+        mining: str = "hard",
+        soft: bool = False,
+        miner: GivenMiner = None,
     ) -> None:
         super().__init__()
         self.margin = check_positive("TripletLoss", "margin", margin, allow_zero=True)
         self.distance = Distance.of(distance)
         self.mining = check_choice("TripletLoss", "mining", mining, _MINING)
         self.soft = bool(soft)
+        self.miner = nested_miner(miner, "TripletLoss")
 
     def get_config_dict(self) -> dict[str, Any]:
         """Constructor arguments as JSON values."""
-        return {"margin": self.margin, "distance": self.distance.value, "mining": self.mining, "soft": self.soft}
+        settings = {"margin": self.margin, "distance": self.distance.value, "mining": self.mining, "soft": self.soft}
+        return {**settings, "miner": describe_miner(self.miner)}
 
-    def compare(
-        self,
-        anchors: Float[Tensor, "anchors dim"],
-        candidates: Float[Tensor, "candidates dim"],
-        positive: Bool[Tensor, "anchors candidates"],
-        negative: Bool[Tensor, "anchors candidates"],
-    ) -> Float[Tensor, ""]:
-        """Loss of anchors against candidates; see :meth:`CandidateLoss.compare`."""
-        loss = _MINING[self.mining]
-        return loss(anchors, candidates, positive, negative, margin=self.margin, distance=self.distance, soft=self.soft)
+    def mined_loss(self, embeddings: Float[Tensor, "batch dim"], indices: Any) -> Float[Tensor, ""]:
+        """Mean over the triplets that a miner has chosen; see :meth:`RowLoss.mined_loss`."""
+        anchors, positives, negatives = as_triplets(indices)
+        to_positive = pair_distances(embeddings[anchors], embeddings[positives], self.distance)
+        difference = to_positive - pair_distances(embeddings[anchors], embeddings[negatives], self.distance)
+        penalty = softplus(difference) if self.soft else relu(difference + self.margin)
+        self.note(n_active=torch.tensor(len(anchors), device=anchors.device))
+        return penalty.sum() / max(len(anchors), 1)
+
+    @property
+    def picks_pairs(self) -> bool:
+        """Whether an anchor has two pairs that count."""
+        return self.mining == "hard"
+
+    def row_terms(self, negatives: Float[Tensor, "anchors candidates"], positives: Positives) -> tuple[Part, ...]:
+        """Loss of some anchors; see :meth:`RowLoss.row_terms`."""
+        return (_MINING[self.mining](negatives, positives, margin=self.margin, soft=self.soft),)

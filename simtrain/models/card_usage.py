@@ -19,7 +19,8 @@ from simtrain.encoders import (
     TransformerEncoder,
     VisionEncoder,
 )
-from simtrain.models.part_classes import type_name
+from simtrain.encoders.saved_classes import type_name
+from simtrain.heads.nested_heads import is_head
 
 _TEXTS = '["a red shoe", "trousers of blue linen"]'
 _IMAGES = "[torch.zeros(3, 224, 224, dtype=torch.uint8)]  # or PIL images, paths, bytes of files"
@@ -41,11 +42,10 @@ def usage_code(name: str, encoders: Mapping[str, nn.Module], head: nn.Module, ha
     if own:
         words = f", allow=[{', '.join(dict.fromkeys(cls.__name__ for cls in own))}]"
     build = []
-    built = [each for each, encoder in encoders.items() if _is_built_by_the_user(encoder)]
+    built = _built_by_the_user(encoders)
     if built:
         words += ", encoders=built"
-        entries = ", ".join(f'"{each}": ...' for each in built)
-        build = [f"built = {{{entries}}}  # made as for training; the saved weights are read into them"]
+        build = [f"built = {built}  # made as for training; the saved weights are read into them"]
     lines = [*imports, "from simtrain import SimilarityModel", *_own_imports(encoders, own), "", *build]
     lines += [
         f"model = SimilarityModel.load({json.dumps(name, ensure_ascii=False)}{words})",
@@ -81,8 +81,15 @@ def _example(encoder: Any) -> str:
 
 
 def _own_classes(encoders: Mapping[str, nn.Module], head: nn.Module) -> list[type]:
-    parts = [*((encoder, registry.encoders) for encoder in encoders.values()), (head, registry.heads)]
+    inside = [option for encoder in encoders.values() for option in _with_options(encoder)]
+    heads = [part for part in head.modules() if part is head or is_head(part)]
+    parts = [*((encoder, registry.encoders) for encoder in inside), *((part, registry.heads) for part in heads)]
     return [type(part) for part, known in parts if type_name(part, known) not in known]
+
+
+def _with_options(encoder: nn.Module) -> list[nn.Module]:
+    options = encoder.options.values() if isinstance(encoder, SwitchEncoder) else ()
+    return [encoder, *(inside for option in options for inside in _with_options(option))]
 
 
 def _own_imports(encoders: Mapping[str, nn.Module], own: list[type]) -> list[str]:
@@ -96,6 +103,15 @@ def _import_line(cls: type) -> str:
     if cls.__module__ == "__main__" or "." in cls.__qualname__:
         return f"# define {cls.__name__} here as it was for training"
     return f"from {cls.__module__} import {cls.__name__}"
+
+
+def _built_by_the_user(encoders: Mapping[str, nn.Module]) -> str:
+    entries = []
+    for name, encoder in encoders.items():
+        inside = _built_by_the_user(encoder.options) if isinstance(encoder, SwitchEncoder) else ""
+        if inside or _is_built_by_the_user(encoder):
+            entries.append(f'"{name}": {inside or "..."}')
+    return f"{{{', '.join(entries)}}}" if entries else ""
 
 
 def _is_built_by_the_user(encoder: nn.Module) -> bool:

@@ -48,7 +48,7 @@ def embed_items(
     order = sorted(range(len(items)), key=lambda i: -lengths[i])
     starts = range(0, len(order), batch_size)
     embeddings: Tensor | None = None
-    for start in track(starts, len(starts), "Encoding", show_progress):
+    for start in track(starts, len(order), "Encoding", show_progress, size=batch_size):
         positions = order[start : start + batch_size]
         with torch.inference_mode():
             batch = _embedded(embed, [items[i] for i in positions], positions)

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, KeysView, Sequence, ValuesView
+from collections.abc import Iterable, Iterator, KeysView, Sequence, ValuesView
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 
-def listed_items(inputs: Any) -> tuple[list[Any], bool]:
+def listed_items(inputs: Any, encoders: Iterable[Any] = ()) -> tuple[list[Any], bool]:
     """List the items in ``inputs``.
 
     Many items: a list, tuple, range or other sequence, a generator or iterator, the keys or values of a
     dict, a pandas column, an array of objects or texts, and a numeric array or tensor of two or more
-    dimensions (its first runs over the items). Anything else is one item: a text, a dict, an image object,
-    a numeric array of one dimension.
+    dimensions (its first runs over the items), but for a single image. Anything else is one item: a text, a
+    dict, an image object, a numeric array of one dimension.
 
     Args:
         inputs: What the user gave.
+        encoders: Those that the items are for; one that takes images knows a single one by its shape.
 
     Returns:
         The items, and whether ``inputs`` was a single item.
@@ -37,6 +38,9 @@ def listed_items(inputs: Any) -> tuple[list[Any], bool]:
         many = isinstance(inputs, (Sequence, Iterator, KeysView, ValuesView)) or _is_column(inputs)
     if isinstance(inputs, np.ndarray) and inputs.dtype.kind in "US" and many:
         return inputs.tolist(), False
+    if many and isinstance(inputs, (np.ndarray, Tensor)):
+        # Encoders of quaterion-models say nothing.
+        many = not any(encoder.is_one_item(inputs) for encoder in encoders if hasattr(encoder, "is_one_item"))
     return (list(inputs), False) if many else ([inputs], True)
 
 

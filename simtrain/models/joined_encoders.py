@@ -80,8 +80,10 @@ def join(embeddings: Mapping[str, Float[Tensor, "batch _"]]) -> Float[Tensor, "b
         tensor([[1., 0.]])
     """
     counts = {name: len(embedding) for name, embedding in embeddings.items()}
-    if len(set(counts.values())) > 1:
+    if len(counts) > 1 and len(set(counts.values())) > 1:
         raise DataError(f"the encoders gave embeddings of unequal numbers of items: {counts}; check their collate_fn")
+    if len(embeddings) == 1:
+        return next(iter(embeddings.values()))
     return torch.cat([embeddings[name] for name in sorted(embeddings)], dim=1)
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from simtrain.encoders.saved_classes import qualified_name
 from simtrain.errors import ServableError
-from simtrain.models.part_classes import qualified_name
 
 Entry = dict[str, str]
 

@@ -5,17 +5,17 @@ Folders name this class by its module: neither may be renamed.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from simtrain import registry
+from simtrain.encoders.saved_classes import saved_class, type_name
 from simtrain.encoders.settings_file import read_settings, write_settings
 from simtrain.errors import ServableError
 from simtrain.models.joined_encoders import freeze, is_frozen
-from simtrain.models.part_classes import allowed_class, type_name
 from simtrain.models.part_files import load_part
 
 TYPE_FILE, FOLDER = "simtrain.json", "encoder"
@@ -101,7 +101,7 @@ class RegisteredEncoder(nn.Module):
         return cls(load_part(registered_class(Path(input_path)), Path(input_path) / FOLDER))
 
 
-def registered_class(folder: Path, allow: Collection[type] = ()) -> type[Any]:
+def registered_class(folder: Path) -> type[Any]:
     """The class of the encoder that :meth:`RegisteredEncoder.save` wrote.
 
     Raises:
@@ -110,7 +110,7 @@ def registered_class(folder: Path, allow: Collection[type] = ()) -> type[Any]:
     settings = read_settings(folder / TYPE_FILE)
     if not isinstance(settings.get("type"), str):
         raise ServableError(f"{folder / TYPE_FILE} must give the encoder's class under 'type', got {settings!r:.80}")
-    return allowed_class(settings, registry.encoders, allow, folder)
+    return saved_class(settings["type"], registry.encoders, folder)
 
 
 def nothing_known(items: Sequence[Any]) -> list[dict[str, Any]]:

@@ -9,12 +9,13 @@ from typing import Any
 
 from torch import nn
 
+from simtrain.encoders.saved_classes import qualified_name
+from simtrain.encoders.saved_encoder import Ready, load_encoder, refusing
 from simtrain.encoders.settings_file import read_settings
 from simtrain.errors import ConfigError, ServableError
 from simtrain.models.joined_encoders import check_name
-from simtrain.models.part_classes import qualified_name
-from simtrain.models.part_files import fill_part, load_part, refusing
-from simtrain.models.quaterion_classes import Entry, class_entry, class_of, is_entry
+from simtrain.models.part_files import load_part
+from simtrain.models.quaterion_classes import Entry, class_entry, class_of, entry_name, is_entry
 from simtrain.models.quaterion_encoder import FOLDER, RegisteredEncoder, registered_class
 
 OWN_ENTRY: Entry = {"module": RegisteredEncoder.__module__, "class": RegisteredEncoder.__qualname__}
@@ -31,17 +32,25 @@ def encoder_reader(entry: Entry, folder: Path, allow: Collection[type]) -> Read:
         ServableError: A class is not allowed.
     """
     if entry == OWN_ENTRY:
-        return partial(load_part, registered_class(folder, allow), folder / FOLDER)
+        return partial(load_part, registered_class(folder), folder / FOLDER)
     cls = class_of(entry, allow, "encoder", folder)
     return _switch_reader(cls, folder, allow) if _imports_from_files(cls) else partial(load_part, cls, folder)
 
 
-def ready_reader(encoder: nn.Module, entry: Entry, folder: Path) -> Read:
+def ready_reader(ready: Ready, entry: Entry, folder: Path) -> Read:
     """The function that gives an encoder that the caller has built, filled if the folder holds one of simtrain's.
 
     What an encoder of quaterion-models has saved is in files of its own kind: the given one is used as it is.
+
+    Raises:
+        ServableError: A class is not allowed, or encoders by name are given for one that has none inside.
     """
-    return partial(fill_part, encoder, folder / FOLDER) if entry == OWN_ENTRY else lambda: encoder
+    if entry == OWN_ENTRY:
+        cls = None if isinstance(ready, nn.Module) else registered_class(folder)
+        return partial(load_encoder, cls, folder / FOLDER, ready)
+    if not isinstance(ready, nn.Module):
+        raise ServableError(f"{folder} holds {entry_name(entry)}: give the encoder itself, not {sorted(ready)} by name")
+    return lambda: ready
 
 
 def write_encoder(name: str, encoder: nn.Module, folder: Path) -> Entry:

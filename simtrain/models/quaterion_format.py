@@ -16,8 +16,9 @@ from typing import Any
 
 from torch import nn
 
+from simtrain.encoders.saved_encoder import Ready, check_names
 from simtrain.encoders.settings_file import read_settings, write_settings
-from simtrain.errors import ConfigError, ServableError, nearest
+from simtrain.errors import ConfigError, ServableError
 from simtrain.models.card_file import CARD_FILE
 from simtrain.models.joined_encoders import check_name
 from simtrain.models.new_folder import write_new_folder
@@ -40,7 +41,7 @@ def is_quaterion_folder(path: Path) -> bool:
 
 
 def load_quaterion(
-    path: Path, allow: Collection[type], ready_encoders: Mapping[str, nn.Module]
+    path: Path, allow: Collection[type], ready_encoders: Mapping[str, Ready]
 ) -> tuple[dict[str, nn.Module], nn.Module]:
     """Read the encoders and the head of a folder of quaterion-models; see :meth:`SimilarityModel.load`.
 
@@ -51,9 +52,7 @@ def load_quaterion(
         ServableError: A file is missing or damaged, or names a class that may not be loaded.
     """
     entries, head_entry = _entries(read_settings(path / CONFIG_FILE), path / CONFIG_FILE)
-    unknown = sorted(set(ready_encoders) - set(entries))
-    if unknown:
-        raise ServableError(f"{path} has no encoder {unknown[0]!r}; {nearest(unknown[0], entries)}")
+    check_names(ready_encoders, entries, path)
     # All classes are checked before any weight is read.
     head_type = head_class(head_entry, allow, path)
     readers = {

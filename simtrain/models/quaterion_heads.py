@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from simtrain import heads
+from simtrain.encoders.saved_encoder import refusing
 from simtrain.encoders.settings_file import build_from_settings, read_settings, write_settings
 from simtrain.errors import ConfigError, ServableError
 from simtrain.heads import EncoderHead, LinearHead, SequentialHead, SwitchHead, WideningHead
-from simtrain.models.part_files import load_part, refusing
+from simtrain.models.part_files import load_part
 from simtrain.models.quaterion_classes import Entry, class_entry, class_of, entry_name, is_entry
 from simtrain.models.quaterion_weights import read_layers, read_weights, write_layers, write_weights
 

@@ -19,13 +19,14 @@ from typing import Any
 from torch import nn
 
 from simtrain import registry
+from simtrain.encoders.saved_classes import allowing, saved_class, type_name
+from simtrain.encoders.saved_encoder import Ready, check_names, load_encoder
 from simtrain.errors import ConfigError, ServableError, nearest
 from simtrain.heads.encoder_head import EncoderHead, save_head
 from simtrain.models.card_file import CARD_FILE, may_be_replaced
 from simtrain.models.folder_commit import FolderFormat
 from simtrain.models.joined_encoders import check_name
-from simtrain.models.part_classes import allowed_class, type_name
-from simtrain.models.part_files import fill_part, load_part
+from simtrain.models.part_files import load_part
 from simtrain.models.quaterion_format import is_quaterion_folder, load_quaterion, save_quaterion
 
 MODEL_FOLDER = FolderFormat(
@@ -47,15 +48,17 @@ def save_model(path: Path, format: str, encoders: Mapping[str, nn.Module], head:
 
 
 def load_model(
-    path: Path, allow: Collection[type], ready_encoders: Mapping[str, nn.Module]
+    path: Path, allow: Collection[type], ready_encoders: Mapping[str, Ready]
 ) -> tuple[dict[str, nn.Module], nn.Module]:
     """Read the encoders and the head from a folder of any known format; see :meth:`SimilarityModel.load`.
 
     Raises:
         ServableError: A file is missing or damaged, or names a class that may not be loaded.
     """
-    read = load_quaterion if is_quaterion_folder(path) else load_parts
-    return read(path, allow, ready_encoders)
+    with allowing(allow):
+        if is_quaterion_folder(path):
+            return load_quaterion(path, allow, ready_encoders)
+        return load_parts(path, ready_encoders)
 
 
 def save_parts(path: Path, encoders: Mapping[str, nn.Module], head: nn.Module, card: str) -> None:
@@ -72,9 +75,7 @@ def save_parts(path: Path, encoders: Mapping[str, nn.Module], head: nn.Module, c
     MODEL_FOLDER.commit(path, settings, lambda parts: _write_parts(parts, encoders, head), beside)
 
 
-def load_parts(
-    path: Path, allow: Collection[type], ready_encoders: Mapping[str, nn.Module]
-) -> tuple[dict[str, nn.Module], nn.Module]:
+def load_parts(path: Path, ready_encoders: Mapping[str, Ready]) -> tuple[dict[str, nn.Module], nn.Module]:
     """Read the encoders and the head that :func:`save_parts` wrote.
 
     Raises:
@@ -82,20 +83,16 @@ def load_parts(
     """
     config, parts = MODEL_FOLDER.read(path)
     _check_entries(config, path / MODEL_FOLDER.file)
-    unknown = sorted(set(ready_encoders) - set(config["encoders"]))
-    if unknown:
-        raise ServableError(f"{path} has no encoder {unknown[0]!r}; {nearest(unknown[0], config['encoders'])}")
+    check_names(ready_encoders, config["encoders"], path)
     # All classes are checked before any file of any part is read.
     classes = {
-        name: allowed_class(entry, registry.encoders, allow, path)
+        name: saved_class(entry["type"], registry.encoders, path)
         for name, entry in config["encoders"].items()
-        if name not in ready_encoders
+        if not isinstance(ready_encoders.get(name), nn.Module)
     }
-    head_class = allowed_class(config["head"], registry.heads, allow, path)
+    head_class = saved_class(config["head"]["type"], registry.heads, path)
     encoders = {
-        name: fill_part(ready_encoders[name], parts / "encoders" / name)
-        if name in ready_encoders
-        else load_part(classes[name], parts / "encoders" / name)
+        name: load_encoder(classes.get(name), parts / "encoders" / name, ready_encoders.get(name))
         for name in config["encoders"]
     }
     return encoders, load_part(head_class, parts / "head")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from simtrain.models.encoding_options import EncodingOptions
 from simtrain.models.eval_mode import eval_mode
 from simtrain.models.item_inputs import listed_items
 from simtrain.models.item_meta import check_known, item_meta
-from simtrain.models.joined_encoders import is_frozen, join, joint_size, named_encoders
+from simtrain.models.joined_encoders import DEFAULT_NAME, is_frozen, join, joint_size, named_encoders
 from simtrain.models.model_card import model_card
 from simtrain.models.servable import load_model, save_model
 
@@ -29,8 +30,9 @@ from simtrain.models.servable import load_model, save_model
 class SimilarityModel(nn.Module):
     """Encoders side by side, their embeddings joined in the sorted order of names, and a head on top.
 
-    Frozen encoders take no gradients, stay in eval mode and run without autograd. Encoders and heads of
-    quaterion-models are taken as they are.
+    Frozen encoders take no gradients, stay in eval mode and run without autograd: under ``no_grad`` in training,
+    where a head saves their embeddings for the backward pass, and in inference mode in :meth:`encode`. Encoders and
+    heads of quaterion-models are taken as they are. :meth:`compile` compiles the encoders and the head in place.
 
     Args:
         encoders: One encoder (it gets the name ``"default"``) or encoders by name.
@@ -67,6 +69,15 @@ class SimilarityModel(nn.Module):
             if is_frozen(encoder):
                 encoder.eval()
         return self
+
+    def compile(self, *args: Any, **options: Any) -> None:
+        """Compile every encoder and the head in place, with the arguments of ``torch.compile``.
+
+        Each by itself, so that caches and other models around the same parts use what is compiled; collating stays as
+        it is. What is saved, and the weights' names, do not change; copies are not compiled.
+        """
+        for part in (*self.encoders.values(), self.head):
+            part.compile(*args, **options)
 
     @property
     def has_sides(self) -> bool:
@@ -105,10 +116,11 @@ class SimilarityModel(nn.Module):
         Raises:
             DataError: An encoder's batch is missing, or the encoders gave different numbers of embeddings.
         """
-        missing = [name for name in self.encoders if name not in features]
+        encoders = dict(self._named())
+        missing = [name for name in encoders if name not in features]
         if missing:
             raise DataError(f"the batch lacks the features of {missing}; it has {sorted(features)}")
-        joined = join({name: self._embedded(name, features[name]) for name in self.encoders})
+        joined = join({name: _embedded(encoder, features[name]) for name, encoder in encoders.items()})
         embeddings: Tensor = self.head(joined, meta=features.get(META))
         return embeddings
 
@@ -128,7 +140,8 @@ class SimilarityModel(nn.Module):
 
         Args:
             inputs: One item (a text, an image, ...), or many: a list, tuple, array, generator or other
-                sequence. Numeric arrays and tensors of two or more dimensions hold an item in each row.
+                sequence. Numeric arrays and tensors of two or more dimensions hold an item in each row, but
+                for a single image.
             batch_size: Items a batch. Items of similar length share a batch.
             to_numpy: Whether to return a numpy array; else a tensor on the model's device.
             show_progress: Whether to show a progress bar. Default: if it takes over a second in a terminal.
@@ -164,7 +177,7 @@ class SimilarityModel(nn.Module):
         return self._encode(inputs, DOCUMENT, EncodingOptions(**options))
 
     def _encode(self, inputs: Any, side: int | None, options: EncodingOptions) -> Any:
-        items, single = listed_items(inputs)
+        items, single = listed_items(inputs, self.encoders.values())
         with eval_mode(self):
             embeddings = embed_model_items(self, items, side, options)
         if options.normalize:
@@ -216,7 +229,7 @@ class SimilarityModel(nn.Module):
         path: str | Path,
         device: str | torch.device = "cpu",
         allow: Collection[type] = (),
-        encoders: Mapping[str, nn.Module] | None = None,
+        encoders: nn.Module | Mapping[str, Any] | None = None,
     ) -> SimilarityModel:
         """Read a model that :meth:`save` wrote, or ``quaterion_models.SimilarityModel.save``.
 
@@ -226,27 +239,25 @@ class SimilarityModel(nn.Module):
         Args:
             path: The folder.
             device: Where to put the model.
-            allow: Classes of encoders and heads that may be loaded beside the registered ones.
-            encoders: Encoders built by the caller (those around a module of his own), by name; the saved
-                weights are read into them. Those of a folder of quaterion-models are used as they are.
+            allow: Classes of encoders and heads that may be loaded beside the registered ones, also inside others.
+            encoders: Encoders built by the caller (those around a module of his own), as the constructor takes them;
+                the saved weights are read into them, the others are loaded. For those inside a ``SwitchEncoder`` their
+                names there, ``{"default": {"image": VisionEncoder(...)}}``. Those of a folder of quaterion-models are
+                used as they are.
 
         Returns:
             The model, in eval mode.
 
         Raises:
-            ServableError: A file is missing or damaged, or names a class that is neither registered nor allowed.
+            ServableError: A file is missing or damaged, or names a class that is neither registered nor allowed; or
+                an encoder that the caller has built would embed otherwise than the saved one.
         """
-        loaded, head = load_model(Path(path), allow, encoders or {})
+        ready = {DEFAULT_NAME: encoders} if isinstance(encoders, nn.Module) else encoders
+        loaded, head = load_model(Path(path), allow, ready or {})
         return cls(loaded, head).to(device).eval()
 
     def _named(self) -> list[tuple[str, Any]]:
         return list(self.encoders.items())
-
-    def _embedded(self, name: str, batch: Any) -> Tensor:
-        encoder = self.encoders[name]
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not is_frozen(encoder)):
-            embeddings: Tensor = encoder(batch)
-        return embeddings
 
     def _embeddings_of(self, given: Any, side: int) -> Tensor:
         is_array = isinstance(given, (Tensor, np.ndarray)) and given.ndim == 2 and given.shape[1] == self.embedding_size
@@ -255,6 +266,14 @@ class SimilarityModel(nn.Module):
             encoded: Tensor = self._encode(given, side, EncodingOptions(to_numpy=False))
             return encoded.reshape(-1, self.embedding_size)
         return tensor
+
+
+def _embedded(encoder: Any, batch: Any) -> Tensor:
+    # Where there is no graph to be kept out, leaving gradients on is quicker than switching them off.
+    keeps_out = is_frozen(encoder) and not getattr(encoder, "only_looks_up", False)
+    with torch.no_grad() if keeps_out else nullcontext():
+        embeddings: Tensor = encoder(batch)
+    return embeddings
 
 
 def _fitting_head(head: nn.Module, size: int) -> nn.Module:

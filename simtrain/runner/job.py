@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning
 from omegaconf import DictConfig, OmegaConf
@@ -18,22 +18,23 @@ from simtrain import registry
 from simtrain.config import load_cfg, plain, require
 from simtrain.data import (
     GroupSimilarityDataLoader,
-    HardClassSampler,
     PairsSimilarityDataLoader,
+    QueryGallery,
     SimilarityDataLoader,
     TripletSimilarityDataLoader,
-    read_groups,
-    read_pairs,
-    read_triplets,
     save_label_names,
 )
 from simtrain.data.batches import layout_of
 from simtrain.data.loaders import read_samples
+from simtrain.data.sides import DOCUMENT, QUERY
 from simtrain.errors import ConfigError
 from simtrain.evaluation import RetrievalResult, evaluate
-from simtrain.losses import PairwiseLoss
+from simtrain.runner.data_source import data_source
+from simtrain.runner.job_data import read_data
 from simtrain.runner.runner import Runner
 from simtrain.training import TrainableModel, build_model
+
+_PAIR_TARGETS = {"pairs", "labels", "subgroups"}
 
 
 @dataclass
@@ -82,11 +83,15 @@ def fit(cfg: str | Path | Mapping[str, Any] | DictConfig, overrides: Sequence[st
     cfg = load_cfg(cfg, overrides)
     require(cfg, ["encoders", "loss", "data.train"])
     seed_run(cfg)
-    data = {stage: read(cfg, cfg.data[stage]) for stage in ("train", "valid", "test") if cfg.data[stage]}
+    data = read_data(cfg)
     model = build_model(cfg)
     check_kind(cfg, model)
     check_folder(Path(cfg.run_dir))
-    loaders = {stage: make_loader(cfg, data[stage], stage) for stage in ("train", "valid") if stage in data}
+    loaders = {
+        stage: make_loader(cfg, cast("Dataset[Any]", data[stage]), stage)
+        for stage in ("train", "valid")
+        if stage in data
+    }
     runner = Runner(model, train_data_loader=loaders["train"], valid_data_loader=loaders.get("valid"), cfg=cfg)
     result = FitResult(model, Path(cfg.run_dir), label_names=getattr(data["train"], "label_names", None))
     with _timed(result, "cache"):
@@ -106,24 +111,20 @@ def seed_run(cfg: DictConfig) -> None:
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
 
 
-def read(cfg: DictConfig, path: str) -> Dataset[Any]:
-    """Read a data file of the kind that the config names."""
-    readers: dict[str, Callable[..., Dataset[Any]]] = {
-        "pairs": read_pairs,
-        "triplets": read_triplets,
-        "groups": read_groups,
-    }
-    return readers[cfg.data.kind](path, plain(cfg.data.columns))
-
-
 def check_kind(cfg: DictConfig, model: TrainableModel) -> None:
     """Raise a :class:`ConfigError` where the loss does not take the kind of the data."""
-    wanted = ("pairs", "triplets") if isinstance(model.loss, PairwiseLoss) else ("groups", "triplets")
-    if cfg.data.kind not in wanted:
-        raise ConfigError(
-            f"{type(model.loss).__name__} takes {' or '.join(wanted)}, but data.kind is {cfg.data.kind!r}; change one "
-            f"of them"
-        )
+    kinds = {"pairs": _PAIR_TARGETS, "groups": {"groups"}, "triplets": _PAIR_TARGETS | {"groups"}}
+    needed = set(model.loss.target_names) & kinds["triplets"]
+    wanted = [kind for kind, targets in kinds.items() if needed <= targets]
+    for stage in ("train", "valid"):
+        if cfg.data[stage] is None:
+            continue
+        kind = data_source(cfg, stage).kind
+        if kind not in wanted:
+            where = "data.kind" if kind == cfg.data.kind else f"data.{stage}.kind"
+            raise ConfigError(
+                f"{type(model.loss).__name__} takes {' or '.join(wanted)}, but {where} is {kind!r}; change one of them"
+            )
 
 
 def check_folder(path: Path) -> None:
@@ -135,10 +136,15 @@ def check_folder(path: Path) -> None:
             return
 
 
-def fill_cache(model: TrainableModel, data: Mapping[str, Dataset[Any]]) -> None:
+def fill_cache(model: TrainableModel, data: Mapping[str, Dataset[Any] | QueryGallery]) -> None:
     """Fill the model's caches with all items of a job at once, so that equal items of two files are encoded once."""
     model.cached.open(model.device)
     for stage, dataset in data.items():
+        if isinstance(dataset, QueryGallery):
+            items = [*dataset.queries, *dataset.gallery]
+            sides = [QUERY] * len(dataset.queries) + [DOCUMENT] * len(dataset.gallery)
+            model.cached.fill(items, f"{stage} data", sides)
+            continue
         samples = read_samples(dataset)
         layout = layout_of(samples)
         model.cached.fill(layout.objects(samples), f"{stage} data", layout.sides(samples))
@@ -154,13 +160,8 @@ def make_loader(cfg: DictConfig, dataset: Dataset[Any], stage: str) -> Similarit
     batch_size, training = cfg.training.batch_size, stage == "train"
     order: dict[str, Any] = {"shuffle": training}
     if training and cfg.data.sampler is not None:
-        if cfg.data.sampler["type"] == HardClassSampler.__name__:
-            raise ConfigError(
-                "HardClassSampler wants the embeddings of the training items before each epoch, which a job does not "
-                "give it; use it in Python and call its update(), or take PKSampler here"
-            )
         order = {"sampler": registry.samplers.build(plain(cfg.data.sampler), dataset, batch_size=batch_size)}
-    return kinds[cfg.data.kind](
+    return kinds[data_source(cfg, stage).kind](
         dataset,
         batch_size=batch_size,
         drop_last=cfg.training.drop_last and training,
@@ -189,7 +190,9 @@ def save(result: FitResult, cfg: DictConfig) -> None:
     (result.run_dir / "metrics.json").write_text(json.dumps(figures, indent=2) + "\n")
 
 
-def _evaluated(model: TrainableModel, test: Dataset[Any] | None, encoders_only: bool = False) -> RetrievalResult | None:
+def _evaluated(
+    model: TrainableModel, test: Dataset[Any] | QueryGallery | None, encoders_only: bool = False
+) -> RetrievalResult | None:
     if test is None:
         return None
     return evaluate(model.cached.without_head() if encoders_only else model.cached, test)

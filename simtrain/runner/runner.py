@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import sys
 import warnings
@@ -14,6 +15,7 @@ import lightning
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from omegaconf import DictConfig
 from torch.utils.data import DataLoader
 
@@ -21,8 +23,11 @@ from simtrain import registry
 from simtrain.config import load_cfg, plain
 from simtrain.data import check_groups
 from simtrain.errors import ConfigError, ContractError, DataError
-from simtrain.losses import GroupLoss
+from simtrain.losses import SimilarityLoss
+from simtrain.runner.cached_train_loop import CachedTrainLoop
+from simtrain.runner.train_loop import TrainLoop
 from simtrain.training import BaseModel
+from simtrain.training.loss_parameters import check_training_groups
 
 
 class Runner:
@@ -34,14 +39,19 @@ class Runner:
     A model that does not say which optimizer it wants gets the config's (by default AdamW). Where its ``train_step``
     updates the parameters itself, the config's gradient accumulation and clipping go to its ``optim_wrapper``.
 
+    Training runs in a :class:`~simtrain.runner.TrainLoop`, or, where every encoder is cached and there is one device,
+    in a :class:`~simtrain.runner.CachedTrainLoop`, which takes the same steps several times as fast.
+
     Args:
         model: The model.
         epochs: Passes over the training data; default: ``training.epochs`` of the config.
         train_data_loader: Loader for :meth:`train`; without it, training is not available.
         valid_data_loader: Loader for :meth:`valid`, also run after each training epoch.
         test_data_loader: Loader for :meth:`test`.
+        train_loop: What runs the training: an object whose method ``run()`` is called, and whose ``runner`` is set to
+            this one before; see :class:`~simtrain.runner.TrainLoop`. Default: as ``training.loop`` says.
         cfg: A config whose section ``training`` says how to run (devices, precision, gradient accumulation and
-            clipping, averaging of weights, progress bar), beside ``optimizer`` and ``scheduler``; default: the
+            clipping, averaging of weights, progress bar, loop), beside ``optimizer`` and ``scheduler``; default: the
             schema's defaults.
         callbacks: Lightning callbacks, used beside the runner's own.
         logger: Lightning loggers; None logs nowhere.
@@ -76,6 +86,7 @@ class Runner:
         train_data_loader: DataLoader[Any] | None = None,
         valid_data_loader: DataLoader[Any] | None = None,
         test_data_loader: DataLoader[Any] | None = None,
+        train_loop: Any = None,
         *,
         cfg: Mapping[str, Any] | DictConfig | None = None,
         callbacks: Sequence[Callback] = (),
@@ -87,6 +98,7 @@ class Runner:
         self.loaders = {"train": train_data_loader, "valid": valid_data_loader, "test": test_data_loader}
         self.callbacks = list(callbacks)
         self.logger = logger
+        self.train_loop = self._default_loop() if train_loop is None else train_loop
         self._check()
 
     def fit(self) -> BaseModel:
@@ -99,10 +111,9 @@ class Runner:
 
     def train(self) -> BaseModel:
         """Train for all epochs; the same as :meth:`fit`."""
-        train_loader = self._prepared("train")
-        valid_loader = self._prepared("valid") if self.loaders["valid"] is not None else None
         with _quiet_lightning(), self._settings_lent():
-            self._trainer().fit(self.model, train_loader, valid_loader)
+            self.train_loop.runner = self
+            self.train_loop.run()
         return self.model
 
     def valid(self) -> dict[str, float]:
@@ -122,10 +133,10 @@ class Runner:
         return self._evaluated("test", lightning.Trainer.test)
 
     def _evaluated(self, stage: str, run: Callable[..., Any]) -> dict[str, float]:
-        loader = self._prepared(stage)
         with _quiet_lightning(), self._settings_lent():
-            trainer = self._trainer()
-            run(trainer, self.model, loader, verbose=False)
+            trainer = self.make_trainer()
+            self.place_model(trainer)
+            run(trainer, self.model, self.prepared_loader(stage), verbose=False)
         return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
     def _check(self) -> None:
@@ -136,17 +147,24 @@ class Runner:
             )
         if not isinstance(self.epochs, int) or isinstance(self.epochs, bool) or self.epochs < 1:
             raise ConfigError(f"epochs should be a positive integer, got {self.epochs!r}")
+        if not callable(getattr(self.train_loop, "run", None)):
+            raise ConfigError(
+                f"train_loop should be an object with a method run(), such as a TrainLoop, got "
+                f"{type(self.train_loop).__name__}"
+            )
         for stage, loader in self.loaders.items():
             if loader is not None and not isinstance(loader, DataLoader):
                 raise ConfigError(f"{stage}_data_loader should be a DataLoader, got {type(loader).__name__}")
             if loader is not None:
                 _check_batches(stage, loader)
         train = self.loaders["train"]
-        by_groups = isinstance(getattr(self.model, "loss", None), GroupLoss)
+        by_groups = "groups" in getattr(getattr(self.model, "loss", None), "target_names", ())
         if train is not None and by_groups and hasattr(train.dataset, "groups"):
             check_groups(train.dataset)
+        if train is not None and by_groups:
+            check_training_groups(cast("SimilarityLoss", self.model.loss), train)
         with _quiet_lightning():
-            self._trainer()
+            self.make_trainer()
 
     @contextmanager
     def _settings_lent(self) -> Iterator[None]:
@@ -164,17 +182,43 @@ class Runner:
         finally:
             model.make_optimizer, model.make_scheduler, model.optim_wrapper_cfg = own
 
+    def _default_loop(self) -> TrainLoop:
+        loop = self.cfg.training.loop
+        return TrainLoop() if loop == "trainer" else CachedTrainLoop(required=loop == "cached")
+
     def _own_callbacks(self) -> list[Callback]:
         ema = self.cfg.training.ema
         return [] if ema is None else [registry.callbacks.build({"type": "EMA", **plain(ema)})]
 
-    def _prepared(self, stage: str) -> DataLoader[Any]:
+    def prepared_loader(self, stage: str) -> DataLoader[Any]:
+        """The loader of a stage as the model has prepared it.
+
+        Args:
+            stage: ``"train"``, ``"valid"`` or ``"test"``.
+
+        Raises:
+            ConfigError: There is none.
+        """
         loader = self.loaders[stage]
         if loader is None:
             raise ConfigError(f"this runner has no {stage}_data_loader; pass one to use this stage")
-        return self.model.setup_dataloader(loader)
+        setup: Any = self.model.setup_dataloader
+        # A setup_dataloader of the model's own may know nothing of stages.
+        knows_stage = "training" in inspect.signature(setup).parameters
+        prepared: DataLoader[Any] = setup(loader, training=stage == "train") if knows_stage else setup(loader)
+        return prepared
 
-    def _trainer(self) -> lightning.Trainer:
+    def place_model(self, trainer: lightning.Trainer) -> None:
+        """Move the model to where a trainer is going to run it, so that caches are filled, and kept, there."""
+        if type(trainer.strategy) is SingleDeviceStrategy:
+            self.model.to(trainer.strategy.root_device)
+
+    def make_trainer(self) -> lightning.Trainer:
+        """A trainer as the config's section ``training`` asks for it.
+
+        Raises:
+            ConfigError: It cannot be had on this machine.
+        """
         training = self.cfg.training
         bar = sys.stderr.isatty() if training.progress_bar is None else training.progress_bar
         try:

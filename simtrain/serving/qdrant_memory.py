@@ -41,7 +41,7 @@ def start_engine(points: IndexPoints, distance: str, show_progress: bool | None 
     vectors = scaled(points.vectors, distance)
     client.create_collection(COLLECTION, qdrant.models.VectorParams(size=points.dim, distance=measure))
     starts = range(0, len(points), UPLOAD_BATCH)
-    for start in track(starts, len(starts), "Indexing", show_progress):
+    for start in track(starts, len(points), "Indexing", show_progress, size=UPLOAD_BATCH):
         part = slice(start, start + UPLOAD_BATCH)
         batch = qdrant.models.Batch(
             ids=list(points.ids[part]), vectors=vectors[part].tolist(), payloads=list(points.payloads[part])

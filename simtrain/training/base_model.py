@@ -215,7 +215,7 @@ class BaseModel(ModelTools, TrainerSteps, metaclass=ContractMeta):
 def updated(optim_wrapper: Any, losses: Mapping[str, Any]) -> dict[str, Any]:
     """Update the parameters by ``losses["loss"]``; give what is to be logged, without graph."""
     optim_wrapper.update_params(losses["loss"])
-    logged = {name: value.detach() for name, value in losses.items()}
+    logged = {name: value.detach() if isinstance(value, Tensor) else value for name, value in losses.items()}
     norm = getattr(optim_wrapper, "grad_norm", None)
     return logged if norm is None else {**logged, "grad_norm": norm}
 

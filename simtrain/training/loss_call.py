@@ -7,14 +7,15 @@ from torch import Tensor
 
 from simtrain.data.batches import Targets
 from simtrain.errors import DataError
-from simtrain.losses import PairwiseLoss, SimilarityLoss
+from simtrain.losses import SimilarityLoss
 
 
 def call_loss(loss: SimilarityLoss, embeddings: Float[Tensor, "batch dim"], targets: Targets) -> Float[Tensor, ""]:
     """Loss of embeddings for the targets of their batch.
 
     Args:
-        loss: A pairwise loss (it takes ``pairs``, ``labels`` and ``subgroups``) or a group loss (``groups``).
+        loss: A loss, which says what it takes: a pairwise one ``pairs``, ``labels`` and ``subgroups``, a group one
+            ``groups``.
         embeddings: Shape ``(batch, dim)``.
         targets: Targets of the batch.
 
@@ -30,12 +31,18 @@ def call_loss(loss: SimilarityLoss, embeddings: Float[Tensor, "batch dim"], targ
         >>> call_loss(TripletLoss(margin=0.1), torch.eye(2), {"groups": torch.tensor([0, 1])})
         tensor(0.)
     """
-    pairwise = isinstance(loss, PairwiseLoss)
-    needed = ("pairs", "labels", "subgroups") if pairwise else ("groups",)
-    if any(name not in targets for name in needed):
+    missing = [name for name in loss.target_names if name not in targets]
+    if missing:
         raise DataError(
-            f"{type(loss).__name__} takes batches of {'pairs' if pairwise else 'groups'}, but the batch has the "
-            f"targets {sorted(targets)}; use another loss or another kind of samples"
+            f"{type(loss).__name__} takes {_kind(loss)}, but the batch has the targets {sorted(targets)}; "
+            f"use another loss or another kind of samples"
         )
-    value: Tensor = loss(embeddings, *(targets[name] for name in needed))
+    value: Tensor = loss(embeddings, *(targets[name] for name in loss.target_names))
     return value
+
+
+def _kind(loss: SimilarityLoss) -> str:
+    names = set(loss.target_names)
+    if names == {"pairs", "labels", "subgroups"}:
+        return "batches of pairs"
+    return "batches of groups" if names == {"groups"} else f"batches with the targets {sorted(names)}"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from simtrain.errors import ContractError, DataError
@@ -22,6 +22,7 @@ def check_loss(loss: Any, name: str = "the loss") -> None:
         DataError: The loss is not finite.
 
     Example:
+        >>> import torch
         >>> check_loss(torch.tensor(1.0, requires_grad=True))
     """
     if not isinstance(loss, Tensor):
@@ -33,7 +34,7 @@ def check_loss(loss: Any, name: str = "the loss") -> None:
             f"{name} has no graph: nothing it was computed from is trainable, or it was detached or computed "
             f"under no_grad"
         )
-    if not torch.isfinite(loss):
+    if not math.isfinite(loss.item()):
         raise DataError(
             f"{name} is {loss.item()}; no weight was changed; look at the batch, lower the learning rate or clip "
             f"gradients"

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from simtrain.data.batches import Targets
 from simtrain.errors import ConfigError
-from simtrain.losses import GroupLoss, SimilarityLoss
+from simtrain.losses import PairwiseLoss, SimilarityLoss
+from simtrain.losses.row_loss import RowLoss
+from simtrain.models import SimilarityModel
+from simtrain.training.gathering import global_batch, lasting_groups
+from simtrain.training.momentum import MomentumEncoder
 from simtrain.xbm import XbmBuffer, XbmConfig
 
 
@@ -16,30 +23,45 @@ class BatchMemory(nn.Module):
 
     The memory is filled from the first step, so that it is full of recent embeddings when it is first used. An
     item is never compared with an entry of its own: entries are told apart by ``targets["items"]``, the number of
-    each item in its data set. Where a batch does not say, its items count as new, so that only the entries of this
-    very batch are known to be its own.
+    each item in its data set, which the loaders of map-style data sets give. Where a batch has no such numbers (a data
+    set that is a stream, tensors of your own), its items count as new, so that only the entries of this very batch are
+    known to be its own: an item that comes again in a later epoch meets its old entry as if that were another item of
+    its group.
+
+    Of a batch of pairs, the rows that its loss asks for are remembered.
 
     Reference:
         Wang et al., "Cross-Batch Memory for Embedding Learning", CVPR 2020.
 
     Args:
         config: Size, weight and start of the memory.
-        loss: A group loss that has a memory form.
+        loss: A loss that has a memory form.
         embedding_size: Size of the embeddings.
+        model: The model in training, of which a memory with momentum keeps an average.
     """
 
-    def __init__(self, config: XbmConfig, loss: GroupLoss, embedding_size: int) -> None:
+    def __init__(
+        self, config: XbmConfig, loss: SimilarityLoss, embedding_size: int, model: SimilarityModel | None = None
+    ) -> None:
         super().__init__()
         self._config = config
         # In a tuple, so that the loss is not registered a second time.
         self._loss = (loss,)
         self.buffer = XbmBuffer(config.buffer_size, embedding_size, dtype=config.dtype, device=config.device)
+        averaged = model is not None and config.momentum is not None
+        self.encoder = MomentumEncoder(model, float(config.momentum)) if averaged else None  # type: ignore[arg-type]
         # A Python integer: reading a tensor here would make the host wait for the device at every step.
         self._steps = 0
         self._numbered = 0
 
     @classmethod
-    def build(cls, config: XbmConfig | None, loss: SimilarityLoss, embedding_size: int) -> BatchMemory | None:
+    def build(
+        cls,
+        config: XbmConfig | None,
+        loss: SimilarityLoss,
+        embedding_size: int,
+        model: SimilarityModel | None = None,
+    ) -> BatchMemory | None:
         """The memory that a config asks for, or None.
 
         Raises:
@@ -47,30 +69,80 @@ class BatchMemory(nn.Module):
         """
         if config is None:
             return None
-        if not isinstance(loss, GroupLoss) or not loss.supports_memory:
+        if not loss.supports_memory and not (isinstance(loss, PairwiseLoss) and loss.supports_pair_memory):
             raise ConfigError(
-                f"a cross-batch memory works with group losses that have a memory form, "
-                f"{type(loss).__name__} has none; leave out xbm or choose another loss, TripletLoss for example"
+                f"a cross-batch memory works with losses that have a memory form, {type(loss).__name__} has none; "
+                f"leave out xbm or choose another loss, TripletLoss or MultipleNegativesRankingLoss for example"
             )
-        return cls(config, loss, embedding_size)
+        return cls(config, loss, embedding_size, model)
 
-    def forward(self, embeddings: Tensor, targets: Targets) -> Tensor:
-        """Store a batch; give its weighted loss against the memory, 0 before ``start_iteration``."""
-        groups = targets["groups"]
-        items = targets["items"] if "items" in targets else self._new_items(groups)
+    @property
+    def n_refused(self) -> Tensor:
+        """Rows that were not finite and so were not remembered, up to now; a scalar on the memory's device."""
+        return self.buffer.n_refused
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        targets: Targets,
+        features: Mapping[str, Any] | None = None,
+        model: SimilarityModel | None = None,
+        local: Targets | None = None,
+    ) -> Tensor:
+        """Store a batch; give its weighted loss against the memory, 0 before ``start_iteration``.
+
+        Args:
+            embeddings: Of the global batch.
+            targets: Of the global batch.
+            features: This process's collated batch, for a memory with momentum.
+            model: What embeds ``features`` in training, for a memory with momentum.
+            local: Targets of this process's batch. Default: ``targets``.
+        """
+        loss = self._loss[0]
+        items = targets["items"] if "items" in targets else self._new_items(embeddings)
+        stored = self._stored(embeddings, features, model, local or targets)
         # Stored first: writing into the ring after the loss has read it would spoil the loss's backward pass.
-        self.buffer.queue(embeddings.detach(), groups, items)
+        if isinstance(loss, PairwiseLoss):
+            self._queue_pairs(loss, stored, targets, items)
+        else:
+            self.buffer.queue(stored, lasting_groups(targets, items), items)
         self._steps += 1
         if self._steps <= self._config.start_iteration:
             return embeddings.new_zeros(())
-        memory, memory_groups, memory_items = (part.to(embeddings.device) for part in self.buffer.get())
-        own = items.unsqueeze(1) == memory_items
-        return self._loss[0].memory_loss(embeddings, groups, memory, memory_groups, own) * self._config.weight
+        return self._compared(loss, embeddings, targets, items) * self._config.weight
 
-    def _new_items(self, groups: Tensor) -> Tensor:
-        self._numbered += len(groups)
+    def _compared(self, loss: SimilarityLoss, embeddings: Tensor, targets: Targets, items: Tensor) -> Tensor:
+        memory = self.buffer.rows().to(embeddings.device)
+        if isinstance(loss, PairwiseLoss):
+            pairs = (targets["pairs"], targets["labels"], targets["subgroups"])
+            return loss.pair_memory_loss(embeddings, *pairs, items, memory)
+        groups = lasting_groups(targets, items)
+        if isinstance(loss, RowLoss):
+            return loss.memory_rows_loss(embeddings, groups, items, memory)
+        own = items.unsqueeze(1) == memory.items
+        return loss.memory_loss(embeddings, groups, memory.embeddings, memory.groups, own)
+
+    def _queue_pairs(self, loss: PairwiseLoss, stored: Tensor, targets: Targets, items: Tensor) -> None:
+        sides = torch.zeros_like(items).index_fill_(0, targets["pairs"][:, 1], 1)
+        rows = loss.remembered_rows(targets["pairs"])
+        self.buffer.queue(stored[rows], targets["subgroups"][rows], items[rows], sides[rows])
+
+    def _stored(
+        self,
+        embeddings: Tensor,
+        features: Mapping[str, Any] | None,
+        model: SimilarityModel | None,
+        local_targets: Targets,
+    ) -> Tensor:
+        if self.encoder is None or features is None or model is None:
+            return embeddings.detach()
+        self.encoder.update(model)
+        return global_batch(self.encoder(features, model), local_targets)[0].detach()
+
+    def _new_items(self, embeddings: Tensor) -> Tensor:
+        self._numbered += len(embeddings)
         # Negative, so that they never meet the numbers that data sets give.
-        return -self._numbered + torch.arange(len(groups), device=groups.device)
+        return -self._numbered + torch.arange(len(embeddings), device=embeddings.device)
 
     def get_extra_state(self) -> dict[str, int]:
         """Steps taken, for checkpoints."""

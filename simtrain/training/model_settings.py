@@ -178,6 +178,8 @@ def _built_mapping(value: Mapping[Any, Any]) -> Any:
     kind = part.get(name)
     if part is registry.models and hasattr(kind, "from_cfg"):
         return kind.from_cfg(value)
+    if getattr(kind, "builds_own_parts", False):
+        return part.build(value)
     return part.build({key: build_nested(inner) for key, inner in value.items()})
 
 

@@ -69,6 +69,6 @@ _BUILDERS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "optimizer": partial(_later, registry.optimizers, 1),
     "scheduler": partial(_later, registry.schedulers, 2),
     "cache": partial(_dataclass, CacheConfig, "cache"),
-    "xbm": partial(_dataclass, XbmConfig, "xbm"),
+    "xbm": XbmConfig.from_words,
     "metrics": _metrics,
 }

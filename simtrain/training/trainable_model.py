@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, cast
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from simtrain import registry
@@ -17,14 +19,26 @@ from simtrain.cache import CacheConfig, CachedModel
 from simtrain.data.batches import Targets
 from simtrain.data.collate import Features
 from simtrain.encoders import Encoder
-from simtrain.errors import ConfigError
+from simtrain.errors import ConfigError, DataError
 from simtrain.heads import EmptyHead, EncoderHead
 from simtrain.losses import SimilarityLoss
+from simtrain.losses.temperature import step_temperatures
 from simtrain.models import SimilarityModel
+from simtrain.models.eval_mode import eval_mode
 from simtrain.models.joined_encoders import DEFAULT_NAME, joint_size
 from simtrain.training.attached_metric import AttachedMetric
 from simtrain.training.base_model import BaseModel, updated
+from simtrain.training.class_update import goes_on_unannounced, hard_class_loaders, update_classes
+from simtrain.training.culprit import blame, find_culprit, may_be_unchecked
+from simtrain.training.data_preprocessor import BaseDataPreprocessor
+from simtrain.training.gathering import global_batch
 from simtrain.training.loss_call import call_loss
+from simtrain.training.loss_parameters import (
+    check_loss_lr,
+    check_training_groups,
+    optimizer_with_loss,
+    train_loss_parameters,
+)
 from simtrain.training.memory import BatchMemory
 from simtrain.training.model_settings import built
 from simtrain.training.parts import model_parts
@@ -62,6 +76,7 @@ class TrainableModel(BaseModel):
         head: A head, or a function from the joint size of the encoders' embeddings to one. Default: no head.
         loss: The loss.
         optimizer: Function from the trainable parameters to an optimizer. Default: AdamW with rate 1e-3.
+        loss_lr: Rate of the loss's own parameters (class weights, a learnt temperature). Default: that of all others.
         scheduler: Function from ``(optimizer, total_steps)`` to a learning-rate schedule, stepped after each
             optimizer step. Default: none.
         cache: Which frozen encoders to cache, and where. Default: none.
@@ -102,6 +117,7 @@ class TrainableModel(BaseModel):
         metrics: AttachedMetric | Sequence[AttachedMetric] = (),
         data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
         init_cfg: Mapping[str, Any] | list[Any] | None = None,
+        loss_lr: float | int | None = None,
     ) -> None:
         super().__init__(data_preprocessor, init_cfg)
         self._parts = _Parts(encoders, head, loss, cache, xbm, metrics)
@@ -110,9 +126,14 @@ class TrainableModel(BaseModel):
         self._loss = self.configure_loss()
         if not isinstance(self._loss, SimilarityLoss):
             raise ConfigError(f"the loss should be a SimilarityLoss, got {type(self._loss).__name__}")
+        self.loss_lr = check_loss_lr(loss_lr, self._loss)
         # No module itself: its parts are this model's own and must not be registered twice.
         self._cached = CachedModel(self._model, self.configure_caches())
-        self._memory = BatchMemory.build(self.configure_xbm(), self._loss, self._model.embedding_size)
+        self._memory = BatchMemory.build(self.configure_xbm(), self._loss, self._model.embedding_size, self._model)
+        # Every process fills a memory of its own with the global batch: nothing is to be sent around for it.
+        self._ddp_params_and_buffers_to_ignore = [
+            name for name, _ in self.named_buffers() if name.startswith("_memory.buffer.")
+        ]
         attached = self.configure_metrics()
         self._metrics = nn.ModuleList([attached] if isinstance(attached, AttachedMetric) else attached)
 
@@ -183,7 +204,7 @@ class TrainableModel(BaseModel):
         """
         self._model.save(path, card=card)
 
-    def setup_dataloader(self, dataloader: DataLoader[Any]) -> DataLoader[Any]:
+    def setup_dataloader(self, dataloader: DataLoader[Any], training: bool = True) -> DataLoader[Any]:
         """Prepare a loader for this model: fill the caches, and move the encoders' collating into its workers.
 
         The given loader stays as it is; train with the returned one. Calling this is optional: every step takes the
@@ -191,12 +212,13 @@ class TrainableModel(BaseModel):
 
         Args:
             dataloader: A loader of samples.
+            training: False for one that is not trained on: a cache with views then encodes its items alone.
 
         Returns:
             A loader of ``(features, targets)``. Where every encoder is cached its batches are cache rows.
         """
         self._cached.open(self.device)
-        return self._cached.prepare(dataloader)
+        return self._cached.prepare(dataloader, training)
 
     def forward(self, features: Features) -> Float[Tensor, "batch dim"]:
         """Embed a collated batch."""
@@ -217,10 +239,10 @@ class TrainableModel(BaseModel):
         """
         optim_wrapper = given_wrapper(args, optim_wrapper)
         if optim_wrapper is None:
-            return {"loss": self._step(data_batch, args, TrainStage.TRAIN)["loss"]}
+            return self._train_losses(data_batch, args)
         with optim_wrapper.optim_context(self):
-            loss = self._step(data_batch, args, TrainStage.TRAIN)["loss"]
-        return updated(optim_wrapper, {"loss": loss})
+            losses = self._train_losses(data_batch, args)
+        return updated(optim_wrapper, losses)
 
     def valid_step(self, data_batch: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Loss, embeddings and targets of a validation batch."""
@@ -231,16 +253,32 @@ class TrainableModel(BaseModel):
         return self._step(data_batch, args, TrainStage.TEST)
 
     def compute_loss(self, embeddings: Float[Tensor, "batch dim"], targets: Targets) -> dict[str, Any]:
-        """Loss of embeddings for the targets of their batch, as ``{"loss": scalar}``.
+        """Loss of embeddings for the targets of their batch, and what the loss leaves for the log.
+
+        Returns:
+            ``{"loss": scalar with its graph, ...}``; see :meth:`simtrain.losses.SimilarityLoss.figures` for the rest.
 
         Raises:
             DataError: The batch is of a kind that the loss does not take.
         """
-        return {"loss": call_loss(self._loss, embeddings, targets)}
+        loss = call_loss(self._loss, embeddings, targets)
+        return {**self._loss.figures(), "loss": loss}
+
+    def on_fit_start(self) -> None:
+        """Put the loss's parameters into the optimizer, where a ``configure_optimizers`` of your own left them out."""
+        schedules = self.trainer.lr_scheduler_configs
+        train_loss_parameters(self._loss, self.trainer.optimizers, bool(schedules), self.loss_lr)
 
     def on_train_start(self) -> None:
         """Fill the caches with the training items, for a trainer that was given an unprepared loader."""
-        self._cached.open_for(self.trainer.train_dataloader, self.device)
+        check_training_groups(self._loss, self.trainer.train_dataloader)
+        self._cached.open_for(self.trainer.train_dataloader, self.device, training=True)
+        if goes_on_unannounced(self.trainer.fit_loop):
+            self._update_classes()
+
+    def on_train_epoch_start(self) -> None:
+        """Embed what a :class:`~simtrain.data.HardClassSampler` of the training loader wants to know for the epoch."""
+        self._update_classes()
 
     def on_validation_start(self) -> None:
         """Fill the caches with the validation items."""
@@ -249,6 +287,15 @@ class TrainableModel(BaseModel):
     def on_test_start(self) -> None:
         """Fill the caches with the test items."""
         self._cached.open_for(self.trainer.test_dataloaders, self.device)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        """As in the base class; where the loss is not finite, the encoder and the item that make it so are named."""
+        try:
+            return super().training_step(batch, batch_idx)
+        except DataError:
+            if self.device.type != "cpu":  # there, embeddings were looked at already
+                self._check_encoders(batch, *self._collated(batch, training=False))
+            raise
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Leave batches to the steps, which move them when they are collated; samples are no tensors yet."""
@@ -265,24 +312,69 @@ class TrainableModel(BaseModel):
         # A step may also be called alone, before or after a trainer has run.
         return self._trainer is None or self._trainer.state.stage is None
 
+    def _optimizer_of(self, parameters: list[nn.Parameter]) -> Optimizer:
+        return optimizer_with_loss(super()._optimizer_of, parameters, self._loss, self.loss_lr)
+
     def _assemble(self) -> SimilarityModel:
         encoders = self.configure_encoders()
         named = dict(encoders) if isinstance(encoders, Mapping) else {DEFAULT_NAME: encoders}
         return SimilarityModel(named, self.configure_head(joint_size(named)))
 
+    def _train_losses(self, data_batch: Any, args: tuple[Any, ...]) -> dict[str, Any]:
+        results = self._step(data_batch, args, TrainStage.TRAIN)
+        step_temperatures(self._loss)
+        return {name: value for name, value in results.items() if name not in ("embeddings", "targets")}
+
     def _step(self, data_batch: Any, args: tuple[Any, ...], stage: TrainStage) -> dict[str, Any]:
         if self._alone():
             # Under a trainer the caches were filled before: an item that they lack comes from a random transform.
-            self._cached.fill_batch(data_batch)
-        features, targets = self.data_preprocessor(self._cached.collate.of(data_batch), stage is TrainStage.TRAIN)
+            self._cached.fill_batch(data_batch, self.device, stage is TrainStage.TRAIN)
+        features, targets = self._collated(data_batch, stage is TrainStage.TRAIN)
         embeddings = self(features)
-        losses = self.compute_loss(embeddings, targets)
-        if stage is TrainStage.TRAIN and self._memory is not None:
-            losses["loss"] = losses["loss"] + self._memory(embeddings, targets)
-        self._log_metrics(embeddings.detach(), targets, stage)
+        # Elsewhere than on a CPU the host would wait for the device; there, the loss alone is looked at.
+        if embeddings.device.type == "cpu" and may_be_unchecked(self._cached.model) and not _is_finite(embeddings):
+            self._check_encoders(data_batch, features, targets)
+        if stage is TrainStage.TRAIN:
+            losses = self._training_losses(embeddings, targets, features)
+        else:
+            losses = self.compute_loss(embeddings, targets)
+        if self._metrics:
+            self._log_metrics(embeddings.detach(), targets, stage)
         number = next((arg for arg in args if isinstance(arg, int)), 0)
         self.process_results(embeddings, targets, batch_idx=number, stage=stage)
         return {**losses, "embeddings": embeddings, "targets": targets}
+
+    def _training_losses(self, embeddings: Tensor, targets: Targets, features: Features) -> dict[str, Any]:
+        everything, all_targets = global_batch(embeddings, targets)
+        losses = self.compute_loss(everything, all_targets)
+        if self._memory is None:
+            return losses
+        remembered = self._memory(everything, all_targets, features, self._cached.model, targets)
+        return {**losses, "loss": losses["loss"] + remembered, "xbm_refused": self._memory.n_refused.clone()}
+
+    def _collated(self, batch: Any, training: bool) -> tuple[Features, Targets]:
+        if not (isinstance(batch, tuple) and len(batch) == 2 and type(batch[0]) is dict):
+            # Made only where it is needed: making one takes as long as a small step does.
+            batch = (self._cached.training_collate if training else self._cached.collate).of(batch)
+        features, targets = dict(batch[0]), dict(batch[1])
+        preprocessor = self.data_preprocessor
+        if type(preprocessor) is not BaseDataPreprocessor or not _are_there(features, targets, preprocessor.device):
+            features, targets = preprocessor((features, targets), training)
+        return self._cached.drawn(features, training, None if self._alone() else self.current_epoch), targets
+
+    def _update_classes(self) -> None:
+        for loader in hard_class_loaders(self.trainer.train_dataloader):
+            with eval_mode(self), self.trainer.precision_plugin.forward_context():
+                update_classes(loader, self._embed_batch, self.all_gather)
+
+    def _embed_batch(self, batch: Any) -> tuple[Tensor, Targets]:
+        features, targets = self._collated(batch, training=False)
+        return self(features), targets
+
+    def _check_encoders(self, batch: Any, features: Features, targets: Targets) -> None:
+        culprit = find_culprit(self._cached.model, features)
+        if culprit is not None:
+            raise blame(culprit, batch, targets)
 
     def _log_metrics(self, embeddings: Tensor, targets: Targets, stage: TrainStage) -> None:
         if self._alone():
@@ -293,3 +385,14 @@ class TrainableModel(BaseModel):
             metric = attached.at(stage)
             metric(embeddings, **shown)
             self.log(attached.log_name(stage), metric, batch_size=len(embeddings), **attached.log_options)
+
+
+def _are_there(features: Features, targets: Targets, device: torch.device) -> bool:
+    # All tensors, and nothing in them that would have to be moved.
+    values = (*features.values(), *targets.values())
+    return all(type(value) is Tensor and value.device == device for value in values)
+
+
+def _is_finite(embeddings: Tensor) -> bool:
+    # One sum: a large one that overflows is looked at more closely, and found to be none.
+    return math.isfinite(float(embeddings.detach().sum()))

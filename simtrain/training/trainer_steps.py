@@ -51,6 +51,8 @@ class TrainerSteps(lightning.LightningModule):
         self._optim_wrapper: list[LightningOptimWrapper] | None = None
         self._collected: list[dict[str, Any]] | None = None
         self._in_test_step = False
+        #: What takes figures in place of :meth:`log`, while a loop that logs later is at work.
+        self._log_later: Callable[..., None] | None = None
         # A train_step that asks for an optim_wrapper is one that updates the parameters.
         self.automatic_optimization = not wants_optim_wrapper(self.train_step)
 
@@ -63,13 +65,16 @@ class TrainerSteps(lightning.LightningModule):
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
         if not parameters:
             raise ConfigError(f"nothing can be trained: {type(self).__name__} has no parameters, or all are frozen")
-        optimizer = (self.make_optimizer or _adamw)(parameters)
+        optimizer = self._optimizer_of(parameters)
         if self.make_scheduler is None:
             return optimizer
         if self._trainer is None:
             raise ConfigError("a schedule needs the number of steps: call this under a trainer, or leave out scheduler")
         schedule = self.make_scheduler(optimizer, self._n_optimizer_steps())
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _optimizer_of(self, parameters: list[nn.Parameter]) -> Optimizer:
+        return (self.make_optimizer or _adamw)(parameters)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clip gradients that were scaled till now; mend those of a last window whose length was not known."""
@@ -130,7 +135,8 @@ class TrainerSteps(lightning.LightningModule):
             return None
         if results is None:
             return None
-        return {**results, "loss": results["loss"] * self._share_of_window(batch_idx)}
+        share = self._share_of_window(batch_idx)
+        return results if share == 1.0 else {**results, "loss": results["loss"] * share}
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
         """Lightning's name of ``valid_step``; the scalars of a dict are logged as ``validation_<name>``."""
@@ -151,10 +157,11 @@ class TrainerSteps(lightning.LightningModule):
 
     def _log_figures(self, results: Any, batch: Any, stage: TrainStage) -> None:
         training = stage is TrainStage.TRAIN
+        log = self._log_later or self.log
         for name, value in figures(results).items():
-            figure = value.detach() if isinstance(value, Tensor) else float(value)
+            figure = _figure(value)
             try:
-                self.log(
+                log(
                     f"{stage}_{name}",
                     figure,
                     batch_size=1 if training else self._rows(batch, results),
@@ -216,11 +223,14 @@ class TrainerSteps(lightning.LightningModule):
 
     def _log_norm(self, norm: Tensor | None) -> None:
         if norm is not None:
-            self.log(f"{TrainStage.TRAIN}_grad_norm", norm.detach(), batch_size=1, on_step=True)
+            log = self._log_later or self.log
+            log(f"{TrainStage.TRAIN}_grad_norm", norm.detach(), batch_size=1, on_step=True)
 
     def _n_optimizer_steps(self) -> int:
         trainer, batches = self.trainer, _n_batches(self.trainer)
-        window = self.optim_wrapper_cfg.get("accumulative_counts", 1) * trainer.accumulate_grad_batches
+        # One of the two accumulates; a runner gives its setting to both.
+        by_wrapper = 1 if self.automatic_optimization else self.optim_wrapper_cfg.get("accumulative_counts", 1)
+        window = by_wrapper * trainer.accumulate_grad_batches
         epochs, most = trainer.max_epochs or -1, trainer.max_steps
         if batches is None or epochs == -1:
             return int(trainer.estimated_stepping_batches)
@@ -251,6 +261,13 @@ def for_trainer(step: Callable[..., Any]) -> Callable[..., Any]:
     # Not functools.wraps: Lightning would look through it, see the form of the inner step, and give it less.
     test_step.__doc__, test_step.__qualname__, test_step.__module__ = step.__doc__, step.__qualname__, step.__module__
     return test_step
+
+
+def _figure(value: Any) -> Tensor | float:
+    if not isinstance(value, Tensor):
+        return float(value)
+    # Counts are figures, too; Lightning takes no whole numbers.
+    return value.detach() if value.is_floating_point() else value.detach().float()
 
 
 def _adamw(parameters: list[nn.Parameter]) -> Optimizer:

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int64, Integer
 from torch import Tensor, nn
 
 from simtrain.errors import ConfigError, DataError
+from simtrain.losses.memory_rows import MemoryRows
 from simtrain.xbm.config import parse_device, parse_dtype
 
 
@@ -30,6 +31,9 @@ class XbmBuffer(nn.Module):
         embeddings: Shape ``(buffer_size, embedding_size)``; rows not yet filled are zero.
         groups: Shape ``(buffer_size,)``, int64.
         items: Shape ``(buffer_size,)``, int64.
+        sides: Shape ``(buffer_size,)``, int8: 0 for queries and items without a side, 1 for documents.
+        norms: Length of each embedding, shape ``(buffer_size,)``, float32 or wider: losses that compare directions
+            need it, and computing it anew in each step would cost as much as reading the whole ring.
         pointer: Where the next row goes, a scalar.
         n_filled: How many rows are filled, a scalar.
         n_refused: How many rows were refused because they were not finite, a scalar.
@@ -49,6 +53,8 @@ class XbmBuffer(nn.Module):
     embeddings: Tensor
     groups: Tensor
     items: Tensor
+    sides: Tensor
+    norms: Tensor
     pointer: Tensor
     n_filled: Tensor
     n_refused: Tensor
@@ -73,12 +79,16 @@ class XbmBuffer(nn.Module):
         )
         for name in ("groups", "items"):
             self.register_buffer(name, torch.zeros(buffer_size, dtype=torch.long, device=place))
+        self.register_buffer("sides", torch.zeros(buffer_size, dtype=torch.int8, device=place))
+        wide = torch.promote_types(parse_dtype(dtype), torch.float32)
+        self.register_buffer("norms", torch.zeros(buffer_size, dtype=wide, device=place))
         for name in ("pointer", "n_filled", "n_refused"):
             self.register_buffer(name, torch.zeros((), dtype=torch.long, device=place))
         # Reading a tensor's value makes a GPU wait. A full ring stays full, so the answer is remembered here once it
         # is known, and forgotten whenever the tensors change from outside.
         self._known_full = False
         self.register_load_state_dict_post_hook(_forget_fill)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_complete)  # type: ignore[no-untyped-call]
 
     @property
     def is_full(self) -> bool:
@@ -96,6 +106,7 @@ class XbmBuffer(nn.Module):
         embeddings: Float[Tensor, "batch dim"],
         groups: Integer[Tensor, " batch"],
         items: Integer[Tensor, " batch"],
+        sides: Integer[Tensor, " batch"] | None = None,
     ) -> None:
         """Remember a batch, in place of the oldest rows where the ring is full.
 
@@ -106,6 +117,7 @@ class XbmBuffer(nn.Module):
             embeddings: Shape ``(batch, embedding_size)``; detached and converted.
             groups: Group of each row, shape ``(batch,)``.
             items: Number of each row's item in the data set, shape ``(batch,)``, by which it is known again.
+            sides: 1 for documents, 0 for all others; default: 0. Shape ``(batch,)``.
 
         Raises:
             DataError: A shape or a dtype is wrong.
@@ -114,6 +126,8 @@ class XbmBuffer(nn.Module):
         if len(embeddings) == 0:
             return
         batch = embeddings.detach().to(self.embeddings)
+        sides = torch.zeros_like(groups) if sides is None else sides
+        norms = torch.linalg.vector_norm(batch, dim=1, dtype=self.norms.dtype)
         refused = ~batch.isfinite().all(dim=1)
         n_accepted = len(batch) - refused.sum()
         # The write is a fixed-size window of the ring: how many rows were accepted is known on the device only. The
@@ -123,7 +137,9 @@ class XbmBuffer(nn.Module):
         source = accepted_first[window + (n_accepted - self.buffer_size).clamp(min=0)]
         n_written = n_accepted.clamp(max=self.buffer_size)
         places, is_new = (self.pointer + window) % self.buffer_size, window < n_written
-        for ring, rows in ((self.embeddings, batch), (self.groups, groups), (self.items, items)):
+        given = {"embeddings": batch, "groups": groups, "items": items, "sides": sides, "norms": norms}
+        for name, rows in given.items():
+            ring = getattr(self, name)
             _write(ring, places, rows.to(ring)[source], is_new)
         self.pointer.add_(n_written).remainder_(self.buffer_size)
         self.n_filled.add_(n_written).clamp_(max=self.buffer_size)
@@ -143,6 +159,11 @@ class XbmBuffer(nn.Module):
         n_filled = len(self)
         return self.embeddings[:n_filled], self.groups[:n_filled], self.items[:n_filled]
 
+    def rows(self) -> MemoryRows:
+        """Filled rows as a loss takes them; views, like those of :meth:`get`."""
+        n = len(self)
+        return MemoryRows(self.embeddings[:n], self.groups[:n], self.items[:n], self.sides[:n], self.norms[:n])
+
     def extra_repr(self) -> str:
         """Sizes, as ``print(buffer)`` shows them."""
         return f"buffer_size={self.buffer_size}, embedding_size={self.embedding_size}, dtype={self.embeddings.dtype}"
@@ -157,6 +178,15 @@ class XbmBuffer(nn.Module):
 def _forget_fill(memory: nn.Module, _: Any) -> None:
     # A module function, given the module: a bound method would tie a deep copy to its original.
     memory._known_full = False  # type: ignore[assignment]
+
+
+def _complete(memory: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    # Checkpoints of before there were sides and norms.
+    embeddings = state.get(f"{prefix}embeddings")
+    if not isinstance(embeddings, Tensor) or f"{prefix}norms" in state:
+        return
+    state[f"{prefix}norms"] = torch.linalg.vector_norm(embeddings.to(memory.norms.dtype), dim=1)
+    state[f"{prefix}sides"] = torch.zeros(len(embeddings), dtype=torch.int8)
 
 
 def _write(ring: Tensor, places: Tensor, rows: Tensor, is_new: Tensor) -> None:

@@ -1,6 +1,10 @@
+import io
 import logging
 import pickle
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -75,6 +79,7 @@ EDITS = st.lists(
         st.tuples(st.just("delete"), st.integers(0, 50), st.just("")),
         st.tuples(st.just("duplicate"), st.integers(0, 50), st.just("")),
         st.tuples(st.just("reverse"), st.just(0), st.just("")),
+        st.tuples(st.just("swap"), st.integers(0, 50), st.just("")),
     ),
     max_size=6,
 )
@@ -88,6 +93,9 @@ def edited(texts: list[str], edit: tuple[str, int, str]) -> list[str]:
         texts.insert(place, text)
     elif texts and kind == "change":
         texts[place % len(texts)] = text
+    elif texts and kind == "swap":
+        other = place * 7 % len(texts)
+        texts[place % len(texts)], texts[other] = texts[other], texts[place % len(texts)]
     elif texts and kind == "delete":
         del texts[place % len(texts)]
     elif texts and kind == "duplicate":
@@ -322,16 +330,66 @@ def test_one_line_says_what_was_reused(make_encoder, caplog):
     ]
 
 
-@pytest.mark.parametrize(("progress", "pause", "shown"), [(True, 0.0, False), (True, 0.6, True), (False, 0.6, False)])
-def test_a_bar_is_shown_when_filling_takes_long(make_encoder, capsys, progress, pause, shown):
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(
+    ("progress", "pause", "shown"), [(None, 0.0, False), (None, 0.6, True), (True, 0.0, True), (False, 0.6, False)]
+)
+def test_a_bar_is_shown_when_filling_takes_long(make_encoder, monkeypatch, progress, pause, shown):
     class Pausing(make_encoder):
         def forward(self, batch):
             time.sleep(pause)
             return super().forward(batch)
 
+    monkeypatch.setattr("sys.stderr", Terminal())
+    monkeypatch.setenv("COLUMNS", "120")
     EmbeddingCache(Pausing(), MemoryStore(4)).fill(TEXTS[:9], batch_size=3, progress=progress, name="train")
-    output = capsys.readouterr().err
-    assert ("encoding train with 'encoder'" in output) == ("items/s" in output) == shown
+    output = sys.stderr.getvalue()
+    assert ("encoding train with 'encoder'" in output) == ("items/s" in output) == ("0:00:0" in output) == shown
+
+
+def test_no_bar_is_shown_where_nobody_looks(make_encoder, capsys):
+    class Pausing(make_encoder):
+        def forward(self, batch):
+            time.sleep(0.6)
+            return super().forward(batch)
+
+    EmbeddingCache(Pausing(), MemoryStore(4)).fill(TEXTS[:9], batch_size=3)
+    assert capsys.readouterr().err == ""
+
+
+def test_filling_holds_one_batch_beyond_the_store():
+    """In a process of its own: 40 MB of embeddings, 20,000 items; nothing near a second copy."""
+    script = """
+import re, torch
+from torch import nn
+from simtrain.cache import EmbeddingCache, MemoryStore
+from simtrain.encoders import ModuleEncoder
+
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
+
+torch.set_num_threads(1)
+table = nn.Embedding(1000, 512)
+cache = lambda: EmbeddingCache(ModuleEncoder(table, 512), MemoryStore(512))
+cache().fill([torch.tensor(1), torch.tensor(2)])
+items = torch.arange(1000).repeat(20)
+texts = [(int(number), i) for i, number in enumerate(items)]
+filled = cache()
+filled.encoder.get_collate_fn = lambda: lambda pairs: torch.tensor([pair[0] for pair in pairs])
+before = peak()
+filled.fill(texts, batch_size=256)
+print(len(filled.store), peak() - before)
+"""
+    if not Path("/proc/self/status").exists():
+        pytest.skip("reads the peak of memory from /proc")
+    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    count, grown = map(int, output.split())
+    assert count == 20_000
+    assert grown < 20_000 * 512 * 4 + 12 * 2**20, f"{grown / 2**20:.0f} MB"
 
 
 def test_the_row_lookup_can_be_sent_to_workers(make_encoder, opened):

@@ -43,3 +43,17 @@ def test_extreme_keys_are_found():
     index = KeyIndex()
     index.extend(keys)
     assert index.lookup(keys).tolist() == [0, 1]
+
+
+@given(KEYS, KEYS, st.integers(0, 40), st.integers(0, 40))
+def test_forgotten_rows_are_missing_and_the_others_keep_their_numbers(first, second, start, length):
+    index = KeyIndex()
+    index.extend(as_keys(first))
+    index.forget(start, start + length)
+    index.extend(as_keys(second))
+    rows = [
+        (row, pair) for row, pair in enumerate([*first, *second]) if not start <= row < min(start + length, len(first))
+    ]
+    expected = [next((row for row, other in rows if other == pair), -1) for pair in first]
+    assert index.lookup(as_keys(first)).tolist() == expected
+    assert len(index) == len(rows)

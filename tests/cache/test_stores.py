@@ -1,4 +1,5 @@
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,25 @@ def test_reserved_memory_is_not_copied_while_filling():
     assert store.vectors.shape == (6, 3)
 
 
+def on_two_bytes_a_row(free):
+    # torch's "meta" device stands for a GPU: tensors there take no memory, and copies from it are refused.
+    return MemoryStore(1, "float16", "meta", free=lambda device: free if device.type == "meta" else None)
+
+
+def test_a_store_that_would_not_fit_on_its_device_is_kept_on_the_cpu(caplog):
+    keys, vectors = rows_of(100, dim=1)
+    store = on_two_bytes_a_row(free=200)
+    with caplog.at_level("WARNING", logger="simtrain"):
+        store.reserve(90)
+        assert store.vectors.device.type == "meta"
+        assert caplog.text == ""
+        store = on_two_bytes_a_row(free=200)
+        store.reserve(91)
+    assert "GiB do not fit on meta; the embeddings are kept on the CPU" in caplog.text
+    store.append(keys, vectors)
+    assert torch.equal(store.gather(torch.arange(100)), vectors.half().float())
+
+
 def test_memory_that_is_not_there_is_a_cache_error():
     with pytest.raises(CacheError, match=r"GiB of memory, which is not there; use CacheType.DISK or dtype='float16'"):
         MemoryStore(1024).reserve(2**42)
@@ -129,7 +149,7 @@ def test_files_are_plain_npy_and_json(tmp_path, dtype):
     assert np.array_equal(np.load(tmp_path / "segment-000000.keys.npy", allow_pickle=False), keys[:3])
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert [segment["rows"] for segment in manifest["segments"]] == [3, 2]
-    assert (manifest["dim"], manifest["dtype"], manifest["format"]) == (3, dtype, 1)
+    assert (manifest["dim"], manifest["dtype"], manifest["format"]) == (3, dtype, 2)
 
 
 @pytest.mark.parametrize(
@@ -190,3 +210,86 @@ def test_a_cache_too_large_for_the_gpu_goes_to_the_cpu(caplog):
     store.reserve(free // 4096 + 1)
     assert store.vectors.device.type == "cpu"
     assert "do not fit on cuda; the embeddings are kept on the CPU" in caplog.text
+
+
+def test_rows_are_made_safe_by_time_and_the_last_segment_is_gone_on_with(tmp_path):
+    keys, vectors = rows_of(9)
+    store = DiskStore(tmp_path, 3, segment_rows=100, segment_seconds=0.0)
+    with store.writing():
+        for start in (0, 3):
+            store.append(keys[start : start + 3], vectors[start : start + 3])
+            assert torch.equal(DiskStore(tmp_path, 3).gather(torch.arange(start + 3)), vectors[: start + 3])
+            assert torch.equal(store.gather(store.lookup(keys[: start + 3])), vectors[: start + 3])
+    DiskStore(tmp_path, 3, segment_rows=100).append(keys[6:], vectors[6:])
+    DiskStore(tmp_path / "at_once", 3, segment_rows=100).append(keys, vectors)
+    for path in (tmp_path / "at_once").iterdir():
+        assert path.read_bytes() == (tmp_path / path.name).read_bytes()
+    assert torch.equal(store.gather(store.lookup(keys[:6])), vectors[:6])
+
+
+def test_small_fillings_leave_few_files_and_many_segments_open_quickly(tmp_path):
+    keys, vectors = rows_of(150, dim=1)
+    store = DiskStore(tmp_path / "small", 1, segment_rows=400)
+    for start in range(0, 60, 2):
+        store.append(keys[start : start + 2], vectors[start : start + 2])
+    assert len(list((tmp_path / "small").glob("segment-*"))) == 2
+    store = DiskStore(tmp_path / "many", 1, segment_rows=1)
+    with store.writing():
+        store.append(keys, vectors)
+    start = time.process_time()
+    opened = DiskStore(tmp_path / "many", 1)
+    assert time.process_time() - start < 1.0
+    assert torch.equal(opened.gather(opened.lookup(keys)), vectors)
+
+
+def test_rows_that_another_process_adds_to_a_segment_are_seen(tmp_path):
+    keys, vectors = rows_of(9)
+    first, second = DiskStore(tmp_path, 3), DiskStore(tmp_path, 3)
+    first.append(keys[:2], vectors[:2])
+    second.append(keys[2:4], vectors[2:4])
+    rows = second.lookup(keys[:4])
+    first.append(keys[4:6], vectors[4:6])
+    second.append(keys[6:], vectors[6:])
+    assert torch.equal(second.gather(rows), vectors[:4])
+    for store in (second, DiskStore(tmp_path, 3)):
+        assert torch.equal(store.gather(store.lookup(keys)), vectors)
+    assert len(list(tmp_path.glob("segment-*"))) == 2
+
+
+@settings(max_examples=12, deadline=None)
+@given(steps=st.lists(st.tuples(st.integers(0, 2), st.integers(1, 5), st.booleans()), max_size=8))
+def test_several_stores_on_one_folder_never_give_another_item_s_embedding(tmp_path_factory, steps):
+    folder = tmp_path_factory.mktemp("store")
+    keys, vectors = rows_of(60)
+    stores = [DiskStore(folder, 3, segment_rows=7, segment_seconds=0.0) for _ in range(3)]
+    done = 0
+    for which, count, reopens in steps:
+        stores[which].append(keys[done : done + count], vectors[done : done + count])
+        done += count
+        if reopens:
+            stores[(which + 1) % 3] = DiskStore(folder, 3, segment_rows=7)
+        for store in stores:
+            rows = store.lookup(keys[:done])
+            found = rows >= 0
+            assert torch.equal(store.gather(rows[found]), vectors[:done][found])
+        assert bool((stores[which].lookup(keys[:done]) >= 0).all())
+
+
+def test_damage_is_found_when_a_row_is_used_and_spoils_no_other(tmp_path, caplog):
+    keys, vectors = rows_of(9)
+    store = DiskStore(tmp_path, 3, segment_rows=3)
+    with store.writing():
+        store.append(keys, vectors)
+    path = tmp_path / "segment-000001.npy"
+    path.write_bytes(path.read_bytes()[:-1] + b"\xff")
+    opened = DiskStore(tmp_path, 3, segment_rows=3)
+    assert caplog.text == ""
+    with pytest.raises(CacheError, match="have been damaged since it was filled; fill it again"):
+        opened.gather(torch.tensor([0, 4, 8]))
+    assert caplog.text.count("segment-000001.npy does not match its checksum; 3 embeddings are computed again") == 1
+    assert opened.lookup(keys).tolist() == [0, 1, 2, -1, -1, -1, 6, 7, 8]
+    opened.append(keys[3:6], vectors[3:6])
+    assert torch.equal(opened.gather(opened.lookup(keys)), vectors)
+    again = DiskStore(tmp_path, 3)
+    assert torch.equal(again.gather(again.lookup(keys)), vectors)
+    assert len(caplog.records) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from simtrain import heads
-from simtrain.errors import ConfigError
+from simtrain.errors import ConfigError, ServableError
 from simtrain.heads import EncoderHead
 from simtrain.heads.nested_heads import describe_head
 
@@ -133,10 +134,15 @@ def test_their_heads_work_inside_ours(outer: str) -> None:
     torch.testing.assert_close(built[outer](vectors, meta=meta), theirs(vectors), atol=1e-6, rtol=0)
 
 
-def test_their_heads_inside_ours_are_no_class_that_a_file_may_name() -> None:
-    with pytest.raises(ConfigError, match=r"^option 'a' is a GatedHead, which is not registered"):
-        describe_head(quaterion_heads.GatedHead(3), "option 'a'")
-    with pytest.raises(ConfigError, match=r"^option 'a' is a GatedHead, which is not registered"):
-        heads.SwitchHead(options={"a": quaterion_heads.GatedHead(3)}).get_config_dict()
+def test_their_heads_inside_ours_are_loaded_where_they_are_allowed(tmp_path: Path) -> None:
+    head = heads.SwitchHead(options={"a": quaterion_heads.GatedHead(3)})
+    assert describe_head(head.options["a"], "")["type"] == "quaterion_models.heads.gated_head:GatedHead"
+    head.save(tmp_path)
+    with pytest.raises(
+        ServableError, match=r"option 'a': unknown head type 'quaterion_models\.heads\.gated_head:GatedHea"
+    ):
+        heads.SwitchHead.load(tmp_path)  # not as the head of that name here
+    loaded = heads.SwitchHead.load(tmp_path, allow=[quaterion_heads.GatedHead])
+    assert type(loaded.options["a"]) is quaterion_heads.GatedHead
     with pytest.raises(ConfigError, match=r"^layer 0 is a GatedHead, which"):
         heads.SequentialHead(quaterion_heads.GatedHead(3), output_size=3).get_config_dict()

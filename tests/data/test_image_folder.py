@@ -91,7 +91,21 @@ def test_an_image_that_ends_too_early_is_found_by_decoding(folder):
     assert len(read_image_folder(folder)) == 6
     with pytest.raises(DataError, match=r"image 1: .*y.jpg' cannot be read: image file is truncated"):
         read_image_folder(folder, decode=True)
-    assert read_image_folder(folder, on_error="skip", decode=True).skipped == (str(path),)
+    # What is skipped is skipped now: left in, it would end the training.
+    assert read_image_folder(folder, on_error="skip").skipped == (str(path),)
+    assert read_image_folder(folder, on_error="skip", decode=False).skipped == ()
+
+
+def test_an_image_of_a_table_that_ends_too_early_is_found_by_decoding(folder):
+    path = draw(folder / "bags" / "y.jpg", 200)
+    path.write_bytes(path.read_bytes()[:3000])
+    table = folder / "table.csv"
+    table.write_text("path,label\nshoes/2.png,s\nbags/y.jpg,b\nbags/x.jpeg,b\n")
+    assert len(read_groups(table, on_error="raise")) == 3
+    with pytest.raises(DataError, match=r"table.csv, line 3: .*y.jpg' cannot be read: image file is truncated"):
+        read_groups(table, on_error="raise", decode=True)
+    assert read_groups(table, on_error="skip").skipped == (str(path),)
+    assert read_groups(table, on_error="skip", decode=False).skipped == ()
 
 
 def test_nothing_readable_is_no_data_set(folder):

@@ -8,7 +8,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from simtrain.data import SimilarityGroupDataset, load_label_names, save_label_names
+from simtrain.data import SimilarityGroupDataset, load_label_names, read_groups, save_label_names
 from simtrain.data.label_names import number_labels, plain_label
 from simtrain.errors import DataError
 
@@ -81,8 +81,46 @@ def test_an_unknown_label_is_named_with_the_nearest():
         SimilarityGroupDataset([(0, "hats"), (0, "shos")], label_names=names)
     with pytest.raises(DataError, match=r"element 0 has the label 7, .*; none of them is like it"):
         SimilarityGroupDataset([(0, 7)], label_names=names)
-    with pytest.raises(DataError, match=r"element 0 has the label '1', .* did you mean 1\?"):
-        SimilarityGroupDataset([(0, "1")], label_names={0: 1})
+    with pytest.raises(DataError, match=r"element 0 has the label '1234', .* did you mean 123\?"):
+        SimilarityGroupDataset([(0, "1234")], label_names={0: 123})
+
+
+def test_a_label_of_a_typed_file_and_its_text_are_one_label():
+    for names, label in (({3: 7}, "7"), ({3: "7"}, 7)):
+        data = SimilarityGroupDataset([("item", label)], label_names=names)
+        assert (data[0].group, data.label_names) == (3, names)
+    both = {0: 7, 1: "7"}
+    assert [SimilarityGroupDataset([("item", label)], label_names=both)[0].group for label in (7, "7")] == [0, 1]
+    # True is no number, whatever Python says.
+    with pytest.raises(DataError, match="element 0 has the label 'True'"):
+        SimilarityGroupDataset([("item", "True")], label_names={0: 1})
+
+
+@pytest.mark.parametrize(
+    ("train", "test"), [("csv", "parquet"), ("parquet", "csv"), ("tsv", "pandas"), ("csv", "rows")]
+)
+def test_training_and_test_data_of_two_kinds_of_files_agree_on_their_labels(make_source, train, test):
+    seen = read_groups(make_source(train, [{"item": f"a{i}", "group": label} for i, label in enumerate((12, 7, 12))]))
+    other = read_groups(make_source(test, [{"item": f"b{i}", "group": label} for i, label in enumerate((7, -3, 12))]))
+    assert (seen.groups.tolist(), other.groups.tolist()) == ([12, 7, 12], [7, -3, 12])
+    assert other.numbered_like(seen.label_names).groups.tolist() == [7, -3, 12]
+
+
+def test_labels_of_a_text_file_that_are_not_all_integers_stay_texts(make_source):
+    rows = [{"item": "a", "group": "007", "split": "x"}, {"item": "b", "group": "7", "split": "y"}]
+    source = make_source("csv", rows)
+    # The whole column decides, so that splits of one file agree.
+    assert read_groups(source, split="y").label_names == {0: "7"}
+    assert read_groups(source, split="all").label_names == {0: "007", 1: "7"}
+
+
+def test_further_labels_are_numbered_on():
+    train = SimilarityGroupDataset([("a", "shoes"), ("b", "hats")])
+    valid = SimilarityGroupDataset([("c", "hats"), ("d", "bags"), ("e", "shoes")])
+    again = valid.numbered_like(train.label_names)
+    assert (again.groups.tolist(), again[1].group) == ([1, 2, 0], 2)
+    assert valid.groups.tolist() == [0, 1, 2], "the given data set stays as it is"
+    assert train.label_names == {0: "shoes", 1: "hats"}
 
 
 @pytest.mark.usefixtures("without_type_checks")

@@ -270,14 +270,14 @@ def test_a_model_with_it_is_saved_and_loaded(tmp_path: Path) -> None:
     np.testing.assert_array_equal(loaded.encode(items), saved.encode(items))
 
 
-def test_only_registered_classes_are_saved_and_loaded(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"option 'many' is a Scaled, which is not registered and cannot be saved"):
-        by_size().save(tmp_path)
-    assert not list(tmp_path.iterdir())
+def test_only_registered_or_allowed_classes_are_loaded(tmp_path: Path) -> None:
     SwitchEncoder({"image": PrecomputedEncoder(4)}).save(tmp_path)
-    for entries in ({"image": {"type": "os:system"}}, {"image": "x"}, {}, {"../up": {"type": "PrecomputedEncoder"}}):
+    damages = [{"image": {"type": "os:system"}}, {"image": "x"}, {}, {"../up": {"type": "PrecomputedEncoder"}}]
+    for entries in damages:
         (tmp_path / "encoder.json").write_text(json.dumps({"options": entries}))
-        with pytest.raises(ServableError, match=r"encoder\.json (names the encoder class|must give|has an encoder na)"):
+        with pytest.raises(
+            ServableError, match=r"encoder\.json (holds an encoder of the class|must give|has an encoder)"
+        ):
             SwitchEncoder.load(tmp_path)
     (tmp_path / "encoder.json").write_text(json.dumps({"options": {"pic": {"type": "PrecomputedEncoder"}}}))
     (tmp_path / "image").rename(tmp_path / "pic")

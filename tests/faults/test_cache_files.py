@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from simtrain.cache import DiskStore, EmbeddingCache
-from simtrain.cache.segments import HEADER_BYTES
+from simtrain.cache.column_files import HEADER_BYTES
 from simtrain.encoders import Encoder
 from simtrain.errors import CacheError
 
@@ -94,7 +94,7 @@ def test_a_damaged_manifest_is_found(tmp_path, caplog, damage):
     contents = {"flip": text.replace('"rows": 10', '"rows": 11', 1), "cut": text[:100], "empty": "", "other": "[1]"}
     path.write_text(contents[damage])
     assert fill(tmp_path) == NUMBERS
-    assert "the manifest is damaged; its embeddings are computed again" in caplog.text
+    assert caplog.text.count("manifest.json is damaged; all embeddings that it named are computed again") == 1
     assert fill(tmp_path) == []
 
 
@@ -170,6 +170,34 @@ def test_a_disk_that_takes_no_more_is_an_error_and_leaves_the_cache_usable(tmp_p
     assert "40 embeddings stored before stay usable" in message
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     assert fill(tmp_path, list(range(50))) == list(range(40, 50))
+
+
+def limited_growth(folder: Path, answers) -> None:
+    cache = EmbeddingCache(NumberEncoder(), DiskStore(folder, 2, segment_rows=10_000, segment_seconds=0.0))
+    cache.fill(NUMBERS, batch_size=4)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2048, resource.RLIM_INFINITY))
+    try:
+        cache.fill(list(range(5000)), batch_size=50)
+    except CacheError as error:
+        stored = len(cache.store)
+        check(cache, list(range(stored - 40, stored)))
+        answers.put((str(error), stored))
+
+
+def test_a_disk_that_fills_up_keeps_all_that_was_safe_of_the_segment_at_hand(tmp_path):
+    context = multiprocessing.get_context("fork")
+    answers = context.SimpleQueue()
+    process = context.Process(target=limited_growth, args=(tmp_path, answers))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
+    message, stored = answers.get()
+    assert "File too large" in message
+    assert f"{stored} embeddings stored before stay usable" in message
+    assert stored >= 40
+    assert (tmp_path / "segment-000000.npy").stat().st_size == HEADER_BYTES + stored * 8
+    assert np.load(tmp_path / "segment-000000.npy").shape == (stored, 2)
+    assert sorted(fill(tmp_path, list(range(300)))) == list(range(stored, 300))
 
 
 def test_a_folder_whose_lock_cannot_be_made_can_be_read(tmp_path):

@@ -67,6 +67,34 @@ def test_a_killed_filling_loses_the_segment_at_hand_at_most(tmp_path, least):
     assert fill(tmp_path) == []
 
 
+def fill_by_time(folder: Path, pause: float) -> list[int]:
+    encoder = SlowEncoder(pause)
+    cache = EmbeddingCache(encoder, DiskStore(folder, 2, segment_rows=10_000, segment_seconds=0.05))
+    cache.fill(NUMBERS, batch_size=8, progress=False)
+    expected = torch.tensor([[number, -number] for number in NUMBERS], dtype=torch.float32)
+    assert torch.equal(cache.gather(cache.rows(NUMBERS)), expected)
+    return encoder.encoded
+
+
+def test_a_killed_filling_of_a_long_segment_keeps_what_was_made_safe_by_time(tmp_path):
+    process = FORK.Process(target=fill_by_time, args=(tmp_path, 0.02))
+    process.start()
+    deadline = time.monotonic() + 30
+    while stored_rows(tmp_path) < 40 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    stored = stored_rows(tmp_path)
+    assert 40 <= stored < len(NUMBERS)
+    with (tmp_path / "segment-000000.npy").open("ab") as file:
+        file.write(b"half a row that was on its way")
+    assert fill_by_time(tmp_path, 0.0) == NUMBERS[stored:]
+    assert sorted(path.name for path in tmp_path.glob("segment-*")) == ["segment-000000.keys.npy", "segment-000000.npy"]
+    fill_by_time(tmp_path / "at_once", 0.0)
+    for path in (tmp_path / "at_once").iterdir():
+        assert path.read_bytes() == (tmp_path / path.name).read_bytes()
+
+
 def test_filling_survives_being_killed_at_any_moment(tmp_path):
     kills = 0
     for attempt in range(12):

@@ -178,10 +178,6 @@ def tied() -> list[nn.Module]:
     ("layers", "message"),
     [
         ([MyLinear(3, 3)], "^layer 0 is a MyLinear, which a saved head cannot describe"),
-        (
-            [MyHead(3)],
-            r"^layer 0 is a MyHead, which is not registered .*: put @registry.heads.register_module\(\)",
-        ),
         ([nn.Sequential(nn.Linear(3, 3))], "^layer 0 is a Sequential, which a saved head cannot describe"),
         (shared(), r"^layer 0 and layer 2 share the weight 'weight', which a saved head cannot say; give each its own"),
         (tied(), "^layer 0 and layer 1 share the weight 'weight'"),
@@ -195,6 +191,17 @@ def tied() -> list[nn.Module]:
 def test_what_would_not_load_is_not_saved(tmp_path: Path, layers: list[nn.Module], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         SequentialHead(*layers, output_size=3).save(tmp_path)
+
+
+def test_a_head_of_the_users_own_in_it_is_loaded_where_it_is_allowed(tmp_path: Path) -> None:
+    SequentialHead(nn.Linear(3, 3), MyHead(3, dropout=0.5), output_size=3).save(tmp_path)
+    with pytest.raises(
+        ServableError, match=r"layer 1 has the unknown type '.*:MyHead'.* load\(\.\.\., allow=\[MyHead\]\)"
+    ):
+        SequentialHead.load(tmp_path)
+    loaded = SequentialHead.load(tmp_path, allow=[MyHead])
+    assert type(loaded[1]) is MyHead
+    assert loaded[1].get_config_dict()["dropout"] == 0.5
 
 
 @pytest.mark.parametrize(

@@ -216,9 +216,41 @@ def test_what_would_not_load_is_not_saved(tmp_path: Path) -> None:
     one = GatedHead(4)
     with pytest.raises(ConfigError, match=r"^option 'a' and option 'b' share the weight 'gates'"):
         SwitchHead(options={"a": one, "b": one}).save(tmp_path)
-    with pytest.raises(ConfigError, match=r"^option 'a' is a MyHead, which is not registered and cannot be saved"):
-        SwitchHead(options={"a": MyHead(4)}).save(tmp_path)
+    with pytest.raises(ConfigError, match=r"^option 'a' is a Silent, which cannot be saved: it has no get_config_dict"):
+        SwitchHead(4, options={"a": Silent()}).save(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+class Silent(nn.Module):
+    """Looks like a head, and does not say how it was built."""
+
+    output_size = 4
+
+
+def test_a_head_of_the_users_own_in_it_is_loaded_where_it_is_allowed(tmp_path: Path) -> None:
+    nested = AsymmetricHead(query=SwitchHead(options={"a": MyHead(4, dropout=0.5), "b": GatedHead(4)}))
+    nested.save(tmp_path)
+    message = r"the query side: option 'a': unknown head type '.*:MyHead'.* pass load\(\.\.\., allow=\[MyHead\]\)"
+    with pytest.raises(ServableError, match=message):
+        AsymmetricHead.load(tmp_path)
+    loaded = AsymmetricHead.load(tmp_path, allow=[MyHead])
+    assert type(loaded.query.options["a"]) is MyHead
+    assert loaded.get_config_dict() == nested.get_config_dict()
+    with pytest.raises(ServableError):
+        AsymmetricHead.load(tmp_path)  # what one call allows is not allowed to the next
+
+
+def test_a_head_named_in_a_config_has_to_be_registered() -> None:
+    with pytest.raises(ConfigError, match=r"option 'a': unknown head type .*:MyHead"):
+        SwitchHead(4, options={"a": {"type": f"{MyHead.__module__}:MyHead", "input_embedding_size": 4}})
+
+
+def test_settings_that_an_allowed_head_does_not_take_are_named(tmp_path: Path) -> None:
+    SwitchHead(options={"a": MyHead(4)}).save(tmp_path)
+    config = tmp_path / "config.json"
+    config.write_text(config.read_text().replace('"dropout"', '"dropin"'))
+    with pytest.raises(ServableError, match=r"config\.json.*'dropin'"):
+        SwitchHead.load(tmp_path, allow=[MyHead])
 
 
 def test_a_folder_that_names_other_classes_is_refused(tmp_path: Path) -> None:

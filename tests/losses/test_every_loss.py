@@ -10,7 +10,7 @@ import torch
 
 import simtrain.losses
 from simtrain import registry
-from simtrain.losses import GroupLoss, PairwiseLoss
+from simtrain.losses import GroupLoss, PairwiseLoss, SimilarityLoss
 
 LOSSES = sorted(
     (
@@ -22,31 +22,70 @@ LOSSES = sorted(
     ),
     key=lambda loss: loss.__name__,
 )
-VARIANTS = [loss() for loss in LOSSES] + [
+# Constructor arguments of those that need some. Losses with class weights and adapters have tests of their own.
+ARGUMENTS = {
+    "CombinedLoss": {
+        "losses": {"near": {"type": "TripletLoss"}, "many": {"type": "SupConLoss"}},
+        "weights": {"near": 1.0, "many": 0.5},
+    },
+    "MatryoshkaLoss": {"loss": {"type": "NTXentLoss", "temperature": 0.2}, "sizes": [4, 2], "weights": [1.0, 0.5]},
+}
+NOT_HERE = {"SimilarityDistillationLoss"}  # takes other targets
+
+
+def can_be_built(loss):
+    needed = [p for p in inspect.signature(loss).parameters.values() if p.default is p.empty]
+    return loss.__name__ in ARGUMENTS or (not needed and loss.__name__ not in NOT_HERE)
+
+
+VARIANTS = [loss(**ARGUMENTS.get(loss.__name__, {})) for loss in LOSSES if can_be_built(loss)] + [
     simtrain.losses.TripletLoss(0.3, "euclidean", "semi_hard"),
     simtrain.losses.TripletLoss(0.3, "euclidean", "all"),
     simtrain.losses.TripletLoss(0.3, "manhattan", "all", soft=True),
     simtrain.losses.MultipleNegativesRankingLoss(symmetric=True),
     simtrain.losses.ContrastiveLoss(2.0, "euclidean", size_average=False),
+    simtrain.losses.OnlineContrastiveLoss(1.5, "euclidean", "all"),
+    simtrain.losses.MultiSimilarityLoss(lambda_=0.5, epsilon=None),
+    simtrain.losses.MultipleNegativesRankingLoss(temperature={"initial": 0.1}),
+    simtrain.losses.SupConLoss({"start": 0.5, "end": 0.1, "steps": 10}),
+    simtrain.losses.MatryoshkaLoss(simtrain.losses.CoSENTLoss(), [3]),
 ]
+OF_GROUPS = [loss for loss in VARIANTS if loss.target_names == ("groups",)]
 
 
 def call(loss, embeddings):
     n = len(embeddings) // 2
-    if isinstance(loss, GroupLoss):
-        return loss(embeddings, torch.arange(2 * n) % 3)
-    assert isinstance(loss, PairwiseLoss)
-    labels = (torch.arange(n) % 3 > 0).to(embeddings.dtype)
-    return loss(embeddings, torch.arange(2 * n).view(2, n).T, labels, torch.arange(2 * n) % n % 4)
+    targets = {
+        "groups": torch.arange(2 * n) % 3,
+        "pairs": torch.arange(2 * n).view(2, n).T,
+        "labels": (torch.arange(n) % 3 > 0).to(embeddings.dtype),
+        "subgroups": torch.arange(2 * n) % n % 4,
+    }
+    return loss(embeddings, *(targets[name] for name in loss.target_names))
 
 
 def test_the_losses_are_found():
-    assert [loss.__name__ for loss in LOSSES] == [
+    assert {loss.__name__ for loss in LOSSES} >= {
+        "CircleLoss",
+        "CoSENTLoss",
+        "CombinedLoss",
         "ContrastiveLoss",
+        "CosineSimilarityLoss",
+        "DistillKLDivLoss",
+        "FastAPLoss",
+        "MarginMSELoss",
+        "MatryoshkaLoss",
+        "MultiSimilarityLoss",
         "MultipleNegativesRankingLoss",
+        "NTXentLoss",
+        "OnlineContrastiveLoss",
+        "SimilarityDistillationLoss",
         "SupConLoss",
         "TripletLoss",
-    ]
+    }
+    assert len(VARIANTS) >= 25
+    assert all(loss.target_names for loss in LOSSES if issubclass(loss, (GroupLoss, PairwiseLoss)))
+    assert all(isinstance(loss, SimilarityLoss) for loss in VARIANTS)
 
 
 def test_all_names_are_sorted_and_there():
@@ -94,7 +133,7 @@ def test_autocast_is_finite_and_near_float32(loss):
 def test_a_nan_is_not_hidden(loss):
     # Whoever drives the training looks at the loss only.
     embeddings = torch.randn(12, 4)
-    embeddings[0, 0] = float("nan")
+    embeddings[1, 0] = float("nan")
     assert call(loss, embeddings).isnan()
 
 
@@ -106,10 +145,71 @@ def test_inputs_are_left_as_they_are(loss):
     assert torch.equal(embeddings, before)
 
 
-@pytest.mark.parametrize("loss", [loss for loss in VARIANTS if isinstance(loss, GroupLoss)], ids=repr)
+@pytest.mark.parametrize("loss", OF_GROUPS, ids=repr)
 def test_the_order_of_the_items_does_not_matter(loss):
     embeddings, groups, order = torch.randn(12, 4).double(), torch.arange(12) % 3, torch.randperm(12)
     torch.testing.assert_close(loss(embeddings[order], groups[order]), loss(embeddings, groups))
+
+
+@pytest.mark.parametrize("loss", VARIANTS, ids=repr)
+def test_a_loss_notes_what_it_learnt_from(loss):
+    call(loss, torch.randn(12, 4))
+    figures = loss.figures()
+    assert any("n_active" in name for name in figures)
+    for value in figures.values():
+        assert isinstance(value, float) or (value.numel() == 1 and not value.requires_grad)
+    call(loss, torch.randn(0, 4))
+    assert all(float(value) == 0 for name, value in loss.figures().items() if "n_active" in name)
+
+
+DEGENERATE = {
+    "no item": ([], torch.zeros(0, 4)),
+    "one item": ([5], torch.ones(1, 4)),
+    "one class": ([1] * 6, torch.randn(6, 4)),
+    "all classes different": (list(range(6)), torch.randn(6, 4)),
+    "collapsed": ([0, 0, 1, 1, 2, 2], torch.ones(6, 4)),
+    "duplicates": ([0, 0, 1, 1, 0, 1], torch.randn(3, 4).repeat(2, 1)),
+    "zeros": ([0, 0, 1, 1, 2, 2], torch.zeros(6, 4)),
+    "one zero": ([0, 0, 1, 1, 2, 2], torch.cat([torch.zeros(1, 4), torch.randn(5, 4)])),
+    "opposite": ([0, 1, 0, 1], torch.tensor([[1.0, 0, 0, 0], [-1.0, 0, 0, 0]]).repeat(2, 1)),
+    "large": ([0, 0, 1, 1, 2, 2], 1e4 * torch.randn(6, 4)),
+}
+
+
+@pytest.mark.parametrize("kind", DEGENERATE)
+@pytest.mark.parametrize("loss", OF_GROUPS, ids=repr)
+def test_degenerate_batches_of_groups_have_finite_gradients(loss, kind):
+    groups, embeddings = DEGENERATE[kind]
+    for dtype in (torch.float32, torch.bfloat16):
+        given = embeddings.to(dtype).requires_grad_()
+        value = loss(given, torch.tensor(groups, dtype=torch.long))
+        (gradient,) = torch.autograd.grad(value, given)
+        assert value.isfinite()
+        assert gradient.isfinite().all()
+        if kind in ("no item", "one item", "all classes different") and _needs_a_positive(loss):
+            assert value.item() == 0
+            assert (gradient == 0).all()
+
+
+def _needs_a_positive(loss):
+    # The contrastive losses push strangers apart, too.
+    return "Contrastive" not in type(loss).__name__ and getattr(loss, "epsilon", 0) is not None
+
+
+@pytest.mark.parametrize(
+    "scores", [[], [1.0], [1.0, 1.0, 1.0], [0.0, 0.5, 1.0]], ids=["none", "one", "equal", "graded"]
+)
+@pytest.mark.parametrize("fill", [None, 0.0, 1.0], ids=["random", "zeros", "collapsed"])
+@pytest.mark.parametrize("loss", [loss for loss in VARIANTS if "pairs" in loss.target_names], ids=repr)
+def test_degenerate_batches_of_pairs_have_finite_gradients(loss, fill, scores):
+    n = len(scores)
+    embeddings = torch.randn(2 * n, 4) if fill is None else torch.full((2 * n, 4), fill)
+    embeddings.requires_grad_()
+    pairs, no_subgroups = torch.arange(2 * n).view(2, n).T, torch.zeros(2 * n, dtype=torch.long)
+    value = loss(embeddings, pairs, torch.tensor(scores), no_subgroups)
+    (gradient,) = torch.autograd.grad(value, embeddings)
+    assert value.isfinite()
+    assert gradient.isfinite().all()
 
 
 @pytest.mark.gpu

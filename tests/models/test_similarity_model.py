@@ -129,6 +129,21 @@ def test_frozen_encoders_build_no_graph() -> None:
     assert seen[-1] == (True, False)
 
 
+def test_frozen_encoders_run_in_inference_mode_in_encode_only() -> None:
+    seen = []
+
+    class Watching(LetterCounts):
+        def forward(self, batch: Any) -> Tensor:
+            seen.append(torch.is_inference_mode_enabled())
+            return super().forward(batch)
+
+    model = SimilarityModel(Watching("ab"), SkipConnectionHead(2))
+    model.encode(["ab"])
+    # The head saves the embeddings for the backward pass, which it could not do with tensors of inference mode.
+    model.train()(model.collate(["ab"])).sum().backward()
+    assert seen == [True, False]
+
+
 def test_copies_and_moves_keep_encoders_and_their_registered_parts_one() -> None:
     model = copy.deepcopy(SimilarityModel(LetterCounts("ab", train_it=True), EmptyHead(2))).double()
     assert {name for name, _ in model.named_parameters()} == {"encoders.default.scale"}
@@ -325,7 +340,7 @@ def test_callers_own_modules_are_filled(tmp_path: Path) -> None:
     np.testing.assert_array_equal(loaded.encode(vectors), saved.encode(vectors))
     with pytest.raises(ServableError, match=r"has no encoder 'onw'; did you mean 'own'"):
         SimilarityModel.load(tmp_path, encoders={"onw": ModuleEncoder(nn.Linear(2, 2), 2)})
-    with pytest.raises(ServableError, match=r"PrecomputedEncoder cannot take the weights in .*: no load_weights"):
+    with pytest.raises(ServableError, match=r"own/encoder\.json has the unknown setting 'module'"):
         SimilarityModel.load(tmp_path, encoders={"own": PrecomputedEncoder(2)})
 
 

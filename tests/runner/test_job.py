@@ -97,12 +97,6 @@ def test_groups_are_sampled_as_asked_and_their_labels_saved(tmp_path):
     assert load_label_names(result.run_dir / "labels.json") == {0: "shoes", 1: "hats", 2: "bags"}
 
 
-def test_a_sampler_that_a_job_cannot_feed_is_refused_before_anything_is_written(tmp_path):
-    with pytest.raises(ConfigError, match="HardClassSampler wants the embeddings"):
-        fit(group_job(tmp_path, sampler={"type": "HardClassSampler", "per_group": 2}))
-    assert not (tmp_path / "run").exists()
-
-
 def test_triplets_train_from_a_file(tmp_path):
     rows = [{"anchor": f"q {i}", "positive": f"a {i}", "negatives": [f"n {i}", "other"]} for i in range(8)]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

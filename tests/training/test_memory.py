@@ -1,10 +1,16 @@
+import copy
+import io
+
 import pytest
 import torch
 
-from simtrain import XbmConfig
+from simtrain import CacheConfig, CacheType, XbmConfig
+from simtrain.data import GroupSimilarityDataLoader, PairsSimilarityDataLoader, SimilarityTripletSample
+from simtrain.data.batches import PAIRS, TRIPLETS
 from simtrain.errors import ConfigError
-from simtrain.losses import ContrastiveLoss, SupConLoss, TripletLoss
+from simtrain.losses import ArcFaceLoss, ContrastiveLoss, MultipleNegativesRankingLoss, SupConLoss, TripletLoss
 from simtrain.training.memory import BatchMemory
+from tests.training.models import BagEncoder, group_model, group_samples, pair_model, pair_samples
 
 
 def batch(seed, items, dim=5):
@@ -60,6 +66,223 @@ def test_nothing_is_added_before_the_start_but_the_ring_fills():
 
 
 def test_a_loss_without_a_memory_form_is_refused():
-    with pytest.raises(ConfigError, match="ContrastiveLoss has none; leave out xbm or choose another loss"):
-        BatchMemory.build(XbmConfig(), ContrastiveLoss(), 5)
-    assert BatchMemory.build(None, ContrastiveLoss(), 5) is None
+    loss = ArcFaceLoss(embedding_size=5, num_groups=2)
+    with pytest.raises(ConfigError, match="ArcFaceLoss has none; leave out xbm or choose another loss"):
+        BatchMemory.build(XbmConfig(), loss, 5)
+    assert BatchMemory.build(None, loss, 5) is None
+
+
+@pytest.mark.parametrize("start", [0, 1, 3])
+def test_peers_7_the_memory_fills_from_the_first_step_and_is_used_after_exactly_start_iteration_steps(start):
+    memory = BatchMemory(XbmConfig(buffer_size=64, start_iteration=start), SupConLoss(), 5)
+    for step in range(6):
+        embeddings, targets = batch(step, [0, 1, 2, 3])
+        value = memory(embeddings.float(), targets)
+        assert len(memory.buffer) == 4 * (step + 1)
+        assert (value.item() > 0) == (step >= start), "step 0 is the first"
+
+
+def test_peers_7_and_19_everything_is_in_the_checkpoint():
+    config = XbmConfig(buffer_size=6, start_iteration=2)
+    memory, restored = (BatchMemory(config, SupConLoss(), 5) for _ in range(2))
+    for seed in range(2):
+        embeddings, targets = batch(seed, [0, 1, 2, 3])
+        memory(embeddings.float(), {"groups": targets["groups"]})
+    file = io.BytesIO()
+    torch.save(memory.state_dict(), file)
+    file.seek(0)
+    restored.load_state_dict(torch.load(file, weights_only=True))
+    assert restored.buffer.is_full
+    for seed in range(2, 5):
+        embeddings, targets = batch(seed, [0, 1, 2, 3])
+        values = [one(embeddings.float(), {"groups": targets["groups"]}) for one in (memory, restored)]
+        assert values[0] == values[1] != 0
+    assert all(torch.equal(*rows) for rows in zip(memory.buffer.get(), restored.buffer.get(), strict=True))
+
+
+def test_peers_21_rows_that_are_not_finite_are_refused_and_counted():
+    memory = BatchMemory(XbmConfig(buffer_size=16, start_iteration=0), SupConLoss(), 5)
+    embeddings, targets = batch(0, [0, 1, 2, 3])
+    spoilt = embeddings.detach().float()
+    spoilt[1] = torch.nan
+    memory(spoilt, targets)
+    assert memory.n_refused == 1
+    assert memory.buffer.get()[2].tolist() == [0, 2, 3]
+    embeddings, targets = batch(1, [0, 1, 2, 3])
+    assert memory(embeddings.float(), targets).isfinite()
+
+
+def test_every_row_counts_of_a_batch_larger_than_the_memory():
+    loss = SupConLoss()
+    memory = BatchMemory(XbmConfig(buffer_size=3, start_iteration=0, dtype=torch.float64), loss, 5)
+    embeddings, targets = batch(0, [0, 1, 2, 3, 4])
+    value, groups = memory(embeddings, targets), targets["groups"]
+    own = torch.arange(5).unsqueeze(1) == torch.arange(2, 5)
+    torch.testing.assert_close(value, loss.memory_loss(embeddings, groups, embeddings[2:].detach(), groups[2:], own))
+
+
+def triplet_batch(seed, numbers):
+    """Anchors, positives and one negative each; groups are numbered within the batch."""
+    n = len(numbers)
+    items = torch.cat([torch.tensor(numbers) + 100 * part for part in range(3)])
+    embeddings = torch.randn(3 * n, 5, generator=torch.Generator().manual_seed(seed))
+    samples = [SimilarityTripletSample(0, 0, [0])] * n
+    return embeddings, {**TRIPLETS.targets(TRIPLETS.labels(samples)), "items": items}
+
+
+def test_groups_of_triplet_batches_do_not_meet_those_of_other_batches():
+    memory = BatchMemory(XbmConfig(buffer_size=16, start_iteration=0), SupConLoss(), 5)
+    memory(*triplet_batch(0, [3, 4]))
+    memory(*triplet_batch(1, [4, 5]))
+    assert memory.buffer.get()[1].tolist() == [3, 4, 3, 4, 203, 204, 4, 5, 4, 5, 204, 205]
+
+
+def pair_batch(seed, numbers, subgroups=None):
+    n = len(numbers)
+    embeddings = torch.randn(2 * n, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    targets = PAIRS.targets({"labels": torch.ones(n), "subgroups": torch.tensor(subgroups or [0] * n)})
+    targets["items"] = torch.cat([torch.tensor(numbers), torch.tensor(numbers) + 100])
+    return embeddings.requires_grad_(), targets
+
+
+def cosine(a, b):
+    return torch.nn.functional.cosine_similarity(a.unsqueeze(1), b.unsqueeze(0), dim=2)
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("same_side", [False, True])
+def test_queries_are_asked_for_their_document_among_the_remembered_ones(symmetric, same_side):
+    loss = MultipleNegativesRankingLoss(scale=4, symmetric=symmetric, same_side=same_side)
+    memory = BatchMemory(XbmConfig(buffer_size=40, start_iteration=0, dtype=torch.float64), loss, 5)
+    batches = [pair_batch(0, [0, 1, 2], [0, 7, 8]), pair_batch(1, [2, 3, 4], [0, 0, 7])]
+    values = [memory(*one) for one in batches]
+    embeddings, targets = batches[1]
+    rows = torch.cat([one.detach() for one, _ in batches])
+    items = torch.cat([one["items"] for _, one in batches])
+    subgroups = torch.cat([one["subgroups"] for _, one in batches])
+    side = torch.tensor([0, 0, 0, 1, 1, 1] * 2)
+    terms = []
+    for direction in range(2 if symmetric else 1):
+        for i in range(3):
+            own, other = (i, i + 3) if direction == 0 else (i + 3, i)
+            exact = torch.exp(4 * cosine(embeddings[[own]], embeddings[[other]]))[0, 0]
+            total = exact
+            for row in range(12):
+                if side[row] == direction and not same_side:
+                    continue
+                if items[row] in (targets["items"][own], targets["items"][other]):
+                    continue
+                if subgroups[row] == targets["subgroups"][own] != 0:
+                    continue
+                total = total + torch.exp(4 * cosine(embeddings[[own]], rows[[row]]))[0, 0]
+            terms.append(-torch.log(exact / total))
+    expected = torch.stack(terms).mean()
+    torch.testing.assert_close(values[1], expected, rtol=1e-8, atol=1e-8)
+    gradients = [torch.autograd.grad(one, embeddings)[0] for one in (values[1], expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("size_average", [False, True])
+def test_contrastive_pairs_are_pushed_from_remembered_rows_of_other_subgroups(size_average):
+    loss = ContrastiveLoss(margin=0.9, size_average=size_average)
+    memory = BatchMemory(XbmConfig(buffer_size=40, start_iteration=0, dtype=torch.float64), loss, 5)
+    memory(*pair_batch(0, [0, 1, 2], [1, 2, 3]))
+    embeddings, targets = pair_batch(1, [2, 3, 4], [3, 1, 5])
+    value = memory(embeddings, targets)
+    rows, groups, _ = memory.buffer.get()
+    distances = (1 - cosine(embeddings, rows)).masked_fill(targets["subgroups"].unsqueeze(1) == groups, torch.inf)
+    expected = (0.9 - distances.amin(dim=1)).relu().square().sum() / (3 if size_average else 1)
+    torch.testing.assert_close(value, expected, rtol=1e-8, atol=1e-8)
+    gradients = [torch.autograd.grad(one, embeddings)[0] for one in (value, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-8, atol=1e-8)
+
+
+def test_pairs_without_subgroups_have_nothing_to_be_pushed_from():
+    memory = BatchMemory(XbmConfig(buffer_size=40, start_iteration=0), ContrastiveLoss(), 5)
+    embeddings, targets = pair_batch(0, [0, 1, 2])
+    value = memory(embeddings.float(), targets)
+    assert value == 0
+    assert (torch.autograd.grad(value, embeddings)[0] == 0).all()
+
+
+def trained(model, n_steps=4):
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.5)
+    for step in range(n_steps):
+        results = model.train_step(group_samples()[4 * step : 4 * step + 8])
+        optimizer.zero_grad()
+        results["loss"].backward()
+        optimizer.step()
+    return results
+
+
+def test_with_momentum_the_memory_is_filled_by_a_moving_average():
+    model = group_model(
+        encoders=BagEncoder(trainable=True), xbm=XbmConfig(buffer_size=8, start_iteration=0, momentum=0.9)
+    )
+    model.eval()  # no dropout: embeddings can be computed again
+    average = [weight.detach().clone() for weight in model.model.parameters()]
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.5)
+    for step in range(3):
+        samples = group_samples()[8 * step : 8 * step + 8]
+        for mean, weight in zip(average, model.model.parameters(), strict=True):
+            mean.lerp_(weight.detach(), 0.1 if step else 1.0)
+        loss = model.train_step(samples)["loss"]
+        reference = copy.deepcopy(model.model)
+        for weight, mean in zip(reference.parameters(), average, strict=True):
+            weight.data.copy_(mean)
+        expected = reference([sample.obj for sample in samples] and reference.collate([s.obj for s in samples]))
+        torch.testing.assert_close(model._memory.buffer.get()[0], expected.detach())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert not torch.allclose(expected, model.model(model.model.collate([s.obj for s in samples])))
+
+
+def test_the_average_is_in_checkpoints_and_never_trained():
+    config = XbmConfig(buffer_size=8, start_iteration=0, momentum=0.5)
+    model, other = (group_model(xbm=config) for _ in range(2))
+    trained(model)
+    names = [name for name in model.state_dict() if name.startswith("_memory.encoder.")]
+    assert any("head" in name for name in names)
+    assert not any("encoders" in name for name in names), "frozen encoders are shared, not copied"
+    assert all(not parameter.requires_grad for parameter in model._memory.encoder.parameters())
+    other.load_state_dict(model.state_dict())
+    torch.manual_seed(0)
+    values = []
+    for one in (model, other):
+        torch.manual_seed(0)
+        values.append(one.train_step(group_samples()[:8])["loss"])
+    assert values[0] == values[1]
+
+
+def test_how_many_rows_were_refused_is_logged():
+    results = trained(group_model(xbm=XbmConfig(buffer_size=8)))
+    assert results["xbm_refused"] == 0
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_items_are_known_again_in_the_next_epoch_whatever_the_path(prepared, cached, workers):
+    cache = CacheConfig(CacheType.CPU) if cached else None
+    model = group_model(xbm=XbmConfig(buffer_size=40, start_iteration=0), cache=cache)
+    loader = GroupSimilarityDataLoader(group_samples(12), batch_size=4, shuffle=True, num_workers=workers)
+    if prepared:
+        loader = model.setup_dataloader(loader)
+    for _ in range(2):
+        for one in loader:
+            model.train_step(one)
+    _, groups, items = model._memory.buffer.get()
+    assert sorted(items.tolist()) == sorted([*range(12), *range(12)])
+    assert groups.tolist() == [item % 6 for item in items.tolist()]
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_both_items_of_a_pair_have_numbers_of_their_own(cached):
+    cache = CacheConfig(CacheType.CPU) if cached else None
+    model = pair_model(xbm=XbmConfig(buffer_size=40, start_iteration=0), cache=cache)
+    loader = model.setup_dataloader(PairsSimilarityDataLoader(pair_samples(12), batch_size=4))
+    for one in loader:
+        model.train_step(one)
+    _, _, items = model._memory.buffer.get()
+    assert items.tolist() == [*range(12, 24)], "documents alone are remembered"

@@ -17,7 +17,7 @@ from simtrain import (
 from simtrain.data import GroupSimilarityDataLoader, PairsSimilarityDataLoader, SimilarityPairSample, collate_samples
 from simtrain.errors import CacheError, ConfigError, DataError
 from simtrain.heads import EmptyHead, SkipConnectionHead
-from simtrain.losses import ContrastiveLoss, MultipleNegativesRankingLoss, SupConLoss, TripletLoss
+from simtrain.losses import ContrastiveLoss, CoSENTLoss, MultipleNegativesRankingLoss, SupConLoss, TripletLoss
 from simtrain.metrics import RetrievalPrecision
 from simtrain.training import AmpOptimWrapper, BaseDataPreprocessor, OptimWrapper
 from tests.training.models import ENCODED, BagEncoder, group_model, group_samples, pair_model, pair_samples
@@ -84,7 +84,7 @@ def test_a_subclass_and_the_composed_form_take_the_same_steps():
         ({"encoders": None}, "needs encoders: pass encoders=… or override configure_encoders"),
         ({"loss": None}, "needs a loss: pass loss=… or override configure_loss"),
         ({"head": EmptyHead(5)}, "give 8 dimensions together, but the head takes 5"),
-        ({"xbm": XbmConfig()}, "cross-batch memory works with group losses.*MultipleNegativesRankingLoss has none"),
+        ({"xbm": XbmConfig(), "loss": CoSENTLoss()}, "cross-batch memory works with losses that.*CoSENTLoss has none"),
         ({"encoders": BagEncoder(trainable=True), "cache": CacheConfig(CacheType.CPU)}, "trainable"),
         ({"cache": CacheConfig(mapping={"image": CacheType.CPU})}, "image"),
     ],
@@ -211,7 +211,7 @@ def test_val_step_is_valid_step_whichever_a_subclass_overrides():
 
 def test_results_of_validation_hold_what_evaluation_needs():
     result = group_model().valid_step(group_samples(6))
-    assert set(result) == {"loss", "embeddings", "targets"}
+    assert set(result) == {"loss", "n_active", "embeddings", "targets"}
     assert result["embeddings"].shape == (6, 4)
 
 
@@ -330,7 +330,7 @@ def test_losses_and_metrics_are_logged_by_stage_and_results_are_handed_over():
         (1, TrainStage.VALIDATION),
     ]
     tested = trainer().test(model, loader, verbose=False)[0]
-    assert set(tested) == {"test_loss", "precision_test"}
+    assert set(tested) == {"test_loss", "test_n_active", "precision_test"}
 
 
 def test_the_logged_metric_is_the_mean_over_all_queries_of_the_epoch():

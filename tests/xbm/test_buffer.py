@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simtrain.errors import ConfigError, DataError
-from simtrain.losses import TripletLoss
+from simtrain.losses import CandidateLoss, SupConLoss
 from simtrain.xbm import XbmBuffer
 
-STATE = ["embeddings", "groups", "items", "n_filled", "n_refused", "pointer"]
+STATE = ["embeddings", "groups", "items", "n_filled", "n_refused", "norms", "pointer", "sides"]
 
 
 def batch(first: int, n: int, dim: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -153,16 +153,31 @@ def test_groups_and_items_are_int64(dtype):
     assert (groups.tolist(), items.tolist()) == ([1, 2], [3, 4])
 
 
+class MeanProduct(CandidateLoss):
+    """A loss of a user's own: its graph runs through the memory."""
+
+    def compare(self, anchors, candidates, positive, negative):
+        return (anchors @ candidates.T)[positive].mean()
+
+
 def test_queueing_between_loss_and_backward_is_an_error_not_a_wrong_gradient():
-    memory, loss = XbmBuffer(4, 2), TripletLoss()
-    memory.queue(torch.randn(4, 2), torch.tensor([0, 0, 1, 1]), torch.arange(4))
+    memory, groups = XbmBuffer(4, 2), torch.tensor([0, 0, 1, 1])
+    memory.queue(torch.randn(4, 2), groups, torch.arange(4))
     embeddings = torch.randn(4, 2, requires_grad=True)
-    loss.mining = "all"
-    loss.distance = loss.distance.DOT
-    value = loss.memory_loss(embeddings, torch.tensor([0, 0, 1, 1]), *memory.get()[:2])
-    memory.queue(embeddings, torch.tensor([0, 0, 1, 1]), torch.arange(4))
+    value = MeanProduct().memory_loss(embeddings, groups, *memory.get()[:2])
+    memory.queue(embeddings, groups, torch.arange(4))
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         value.backward()
+
+
+def test_losses_by_blocks_keep_nothing_of_the_ring_for_their_backward_pass():
+    memory, groups = XbmBuffer(4, 2), torch.tensor([0, 0, 1, 1])
+    memory.queue(torch.randn(4, 2), groups, torch.arange(4))
+    embeddings = torch.randn(4, 2, requires_grad=True)
+    value = SupConLoss().memory_rows_loss(embeddings, groups, torch.arange(4), memory.rows())
+    (expected,) = torch.autograd.grad(value, embeddings, retain_graph=True)
+    memory.queue(torch.randn(4, 2), groups, torch.arange(4))
+    assert torch.equal(torch.autograd.grad(value, embeddings)[0], expected)
 
 
 def test_a_ring_on_auto_follows_the_model_and_one_with_a_device_stays():
@@ -240,3 +255,14 @@ def test_wrong_rows_are_refused(rows, message):
     with pytest.raises(DataError, match=message):
         memory.queue(*rows)
     assert len(memory) == 0
+
+
+def test_lengths_are_kept_beside_the_rows_and_completed_in_old_checkpoints():
+    memory = XbmBuffer(5, 2, dtype=torch.float16)
+    memory.queue(*batch(3, 4))
+    rows = memory.rows()
+    torch.testing.assert_close(rows.lengths, rows.embeddings.float().norm(dim=1))
+    state = {name: value for name, value in memory.state_dict().items() if name not in ("norms", "sides")}
+    restored = XbmBuffer(5, 2, dtype=torch.float16)
+    restored.load_state_dict(state)
+    torch.testing.assert_close(restored.norms, memory.norms)

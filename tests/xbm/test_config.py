@@ -52,3 +52,24 @@ def test_whole_numbers_are_weights():
 def test_wrong_settings_are_refused(words, message):
     with pytest.raises(ConfigError, match=message):
         XbmConfig(**words)
+
+
+def test_the_papers_setting_by_name():
+    expected = XbmConfig(weight=1.0, buffer_size=55_000, start_iteration=1_000)
+    assert XbmConfig.paper(59_551) == expected == XbmConfig.from_words({"preset": "paper", "n_items": 59_551})
+    assert XbmConfig.from_words({"preset": "paper", "n_items": 800, "weight": 2}).buffer_size == 800
+    assert XbmConfig.from_words({"buffer_size": 7, "momentum": 0.9}) == XbmConfig(buffer_size=7, momentum=0.9)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"preset": "papr", "n_items": 5}, "unknown preset 'papr'; did you mean 'paper'"),
+        ({"preset": "paper"}, "the preset 'paper' needs n_items, the number of items in the training set"),
+        ({"bufer_size": 5}, "the config's section 'xbm' has no setting 'bufer_size'; did you mean 'buffer_size'"),
+        ({"momentum": 1.0}, "momentum must be None or a number of at least 0 and below 1, got 1.0"),
+    ],
+)
+def test_wrong_words_are_refused(words, message):
+    with pytest.raises(ConfigError, match=message):
+        XbmConfig.from_words(words)

@@ -11,10 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from simtrain.data.samplers.dealing import World
+from simtrain.data.samplers.dealing import World, current_world
+from simtrain.data.samplers.group_chunks import by_group, nth_of_each
 from simtrain.data.samplers.pk_sampler import PKSampler
 from simtrain.data.samplers.similarity_sampler import Place, first_process
-from simtrain.errors import CheckpointError, DataError
+from simtrain.errors import CheckpointError, ConfigError, DataError
 from simtrain.registry import samplers
 
 # Similarities are computed for so many groups at once: a matrix product, whose result stays small.
@@ -26,8 +27,11 @@ class HardClassSampler(PKSampler):
     """Batches of ``per_group`` items each of groups that are near each other.
 
     A batch is a random group and those nearest to it, by the cosine of their mean embeddings, that still have items
-    for this epoch; so an epoch takes as many items of each group as that of :class:`PKSampler`. Until
-    :meth:`update` is called, it is a :class:`PKSampler`.
+    for this epoch; so an epoch takes as many items of each group as that of :class:`PKSampler`.
+
+    A :class:`simtrain.TrainableModel` that is trained with it embeds the training items at the start of each epoch,
+    through its cache where it has one, and calls :meth:`update`; with any other model you call it. Until then it is a
+    :class:`PKSampler`.
 
     Args:
         labels: One label an item, or a data set that has them.
@@ -35,6 +39,9 @@ class HardClassSampler(PKSampler):
         per_group: Items of a group in a batch.
         seed: Seed of the order; default: drawn from torch's global generator.
         small_groups: ``"replace"`` or ``"skip"``, see :class:`PKSampler`.
+        embed_per_group: How many items of each group are embedded for an epoch, drawn anew each time. Default: all;
+            embedding them takes as long as an epoch's forward passes do, unless the encoders are cached.
+        by_training: Whether training calls :meth:`update`; with False only you do.
 
     Raises:
         ConfigError: An argument is out of its range.
@@ -57,12 +64,37 @@ class HardClassSampler(PKSampler):
         per_group: int,
         seed: int | None = None,
         small_groups: Literal["replace", "skip"] = "replace",
+        embed_per_group: int | None = None,
+        by_training: bool = True,
     ) -> None:
+        if embed_per_group is not None and embed_per_group < 1:
+            raise ConfigError(f"embed_per_group should be a positive integer, or None for all, got {embed_per_group!r}")
         super().__init__(labels, batch_size=batch_size, per_group=per_group, seed=seed, small_groups=small_groups)
+        self.embed_per_group, self.by_training = embed_per_group, by_training
         #: Means for the next epoch, and those that the present one was made with.
         self._means: Tensor | None = None
         self._means_in_use: Tensor | None = None
         self._means_agreed = True
+
+    def items_to_embed(self) -> np.ndarray:
+        """Numbers of the items whose embeddings the next epoch wants, ascending, int64; the same on all processes.
+
+        Empty where the next iteration goes on with an epoch that has begun: that keeps the embeddings that it had.
+        """
+        place = self.upcoming()
+        if place.position + place.offset > 0:
+            return np.empty(0, dtype=np.int64)
+        if self.embed_per_group is None:
+            return np.arange(self.size)
+        self._agree_on_seed(current_world())
+        # Another stream than that of the order.
+        random = np.random.default_rng([self.seed, place.epoch, self.embed_per_group])
+        chosen = nth_of_each(self._groups.counts) < self.embed_per_group
+        return np.sort(by_group(self._groups.numbers, random)[chosen])
+
+    def labels_of(self, items: np.ndarray) -> list[Any]:
+        """Labels of items, as :meth:`update` takes them."""
+        return [self._groups.names[number] for number in self._groups.numbers[items].tolist()]
 
     @torch.no_grad()
     def update(self, embeddings: Float[Tensor, "items dim"], labels: Any = None) -> None:

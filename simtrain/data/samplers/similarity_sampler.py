@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from torch.utils.data import DistributedSampler
 
 from simtrain.data.samplers.dealing import Remainder, World, current_world, deal, share_length
@@ -107,6 +108,36 @@ class SimilaritySampler(DistributedSampler[int]):
         return self.left(Place(self.epoch))
 
     def __iter__(self) -> Iterator[int]:
+        share, progress = self._begin()
+        for index in share.tolist():
+            progress.given += 1
+            yield index
+        self._finish(progress)
+
+    def batches(self, batch_size: int, drop_last: bool = False) -> Iterator[Tensor]:
+        """What ``BatchSampler(self, batch_size, drop_last)`` gives, as tensors: nothing is done for each sample.
+
+        Args:
+            batch_size: Samples in a batch.
+            drop_last: Leave out a last batch of fewer.
+
+        Yields:
+            Sample numbers, int64, shape ``(batch_size,)``; fewer in the last batch.
+
+        Example:
+            >>> from simtrain.data import ShuffleSampler
+            >>> [batch.tolist() for batch in ShuffleSampler(range(5), seed=0).batches(2)]
+            [[2, 4], [0, 3], [1]]
+        """
+        share, progress = self._begin()
+        for batch in torch.split(torch.from_numpy(share), batch_size):
+            if drop_last and len(batch) < batch_size:
+                break
+            progress.given += len(batch)
+            yield batch
+        self._finish(progress)
+
+    def _begin(self) -> tuple[np.ndarray, Progress]:
         world, place = current_world(), self.upcoming()
         resumed = place.position + place.offset > 0
         if resumed:
@@ -116,11 +147,11 @@ class SimilaritySampler(DistributedSampler[int]):
         share = deal(order, world, self.batch_size or 1, self.remainder)[place.offset :]
         self.epoch, self._start = place.epoch, place
         progress = self._progress = Progress(place, world, len(share))
-        for index in share.tolist():
-            progress.given += 1
-            yield index
+        return share, progress
+
+    def _finish(self, progress: Progress) -> None:
         if self._progress is progress:
-            self.set_epoch(place.epoch + 1)
+            self.set_epoch(progress.place.epoch + 1)
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch is next. A place in the middle of the same epoch that was loaded before is kept."""
@@ -198,6 +229,9 @@ class SimilaritySampler(DistributedSampler[int]):
 
     def _prepare(self, world: World, resumed: bool) -> None:
         """Called before each iteration, on all processes: agree on what the order depends on."""
+        self._agree_on_seed(world)
+
+    def _agree_on_seed(self, world: World) -> None:
         if world.size > 1 and not self._agreed:
             self.seed, self._agreed = first_process(self.seed), True
 

@@ -1,0 +1,236 @@
+"""A training step against a cross-batch memory, beside its floor and beside pytorch-metric-learning.
+
+One step: queue a batch, compare it with the memory, go backward to the batch's embeddings. The floor is what cannot be
+left out. For the losses that pick pairs (contrastive, triplet hard), that is the similarities without gradient, then
+the dot products of the active pairs with one; for the others, the similarity matrix forward and backward, whatever is
+done with it. Peak memory is the growth of the process's resident set during a step, in units of the block that
+a step works in: float32 similarities of 64 anchors to the whole memory, or 8 MB where that is less.
+
+    python benchmarks/losses/memory.py --quick       # one minute
+    python benchmarks/losses/memory.py               # all sizes; about half an hour on one thread
+    python benchmarks/losses/memory.py --memory 8192 --batch 128 --dim 128 --json memory.json
+
+pytorch-metric-learning (PML) enumerates triplets: a case that would need more than --peer-gb is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_metric_learning import distances, losses, miners, reducers
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from simtrain.losses import GroupContrastiveLoss, MultiSimilarityLoss, NTXentLoss, SupConLoss, TripletLoss
+from simtrain.losses.row_loss import RowLoss
+from simtrain.xbm import XbmBuffer
+
+PER_GROUP = 4
+GROUPS = 500
+
+warnings.filterwarnings("ignore")
+
+
+def cosine() -> Any:
+    return distances.CosineSimilarity()
+
+
+#: Name -> our loss, PML's, PML's miner, whether it picks pairs, and PML's bytes per (batch x memory) entry, roughly.
+CASES: dict[str, tuple[Callable[[], RowLoss], Callable[[], Any], Callable[[], Any] | None, bool, float]] = {
+    "contrastive": (
+        GroupContrastiveLoss,
+        lambda: losses.ContrastiveLoss(pos_margin=1, neg_margin=0.5, distance=cosine()),
+        None,
+        True,
+        50,
+    ),
+    "triplet hard": (
+        lambda: TripletLoss(0.2),
+        lambda: losses.TripletMarginLoss(0.2, distance=cosine(), reducer=reducers.MeanReducer()),
+        lambda: miners.BatchHardMiner(distance=cosine()),
+        True,
+        50,
+    ),
+    "triplet all": (
+        lambda: TripletLoss(0.2, mining="all"),
+        lambda: losses.TripletMarginLoss(0.2, distance=cosine()),
+        None,
+        False,
+        100 * 2,  # times the positives of an anchor, which grow with the memory: see `peer_bytes`
+    ),
+    "supcon": (lambda: SupConLoss(0.1), lambda: losses.SupConLoss(temperature=0.1), None, False, 60),
+    "multi-similarity": (
+        lambda: MultiSimilarityLoss(lambda_=0.5),
+        lambda: losses.MultiSimilarityLoss(alpha=2, beta=50, base=0.5),
+        lambda: miners.MultiSimilarityMiner(epsilon=0.1),
+        False,
+        80,
+    ),
+    "nt-xent": (lambda: NTXentLoss(0.1), lambda: losses.NTXentLoss(temperature=0.1), None, False, 300),
+}
+
+
+def draw(memory: int, batch: int, dim: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Embeddings as in the middle of a training: classes are clusters that overlap."""
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(GROUPS, dim, generator=generator)
+    groups = torch.randint(GROUPS, (memory,), generator=generator)
+    own = torch.randint(GROUPS, (batch // PER_GROUP,), generator=generator).repeat_interleave(PER_GROUP)
+    noise = torch.randn(memory + batch, dim, generator=generator)
+    embeddings = normalize(centres[torch.cat([groups, own])] + 1.5 * noise)
+    return embeddings[:memory], groups, embeddings[memory:], own
+
+
+def floor_step(name: str, memory: Tensor, memory_groups: Tensor, batch: Tensor, groups: Tensor) -> Callable[[], Any]:
+    """The least that a step can cost."""
+
+    def dense() -> None:
+        anchors = batch.clone().requires_grad_()
+        (normalize(anchors) @ memory.T).sum().backward()
+
+    with torch.no_grad():
+        similarities, same = batch @ memory.T, groups.unsqueeze(1) == memory_groups
+        if name == "contrastive":
+            rows, columns = (same | (similarities > 0.5)).nonzero().unbind(1)
+        else:
+            rows = torch.arange(len(batch)).repeat(2)
+            farthest = similarities.masked_fill(~same, torch.inf).argmin(1)
+            columns = torch.cat([farthest, similarities.masked_fill(same, -torch.inf).argmax(1)])
+        del similarities, same
+
+    def picking() -> None:
+        with torch.no_grad():
+            batch @ memory.T
+        anchors = batch.clone().requires_grad_()
+        (normalize(anchors)[rows] * memory[columns]).sum().backward()
+
+    return picking if CASES[name][3] else dense
+
+
+def our_step(
+    name: str, memory: Tensor, memory_groups: Tensor, batch: Tensor, groups: Tensor, dtype: torch.dtype
+) -> Any:
+    loss, buffer = CASES[name][0](), XbmBuffer(len(memory), memory.shape[1], dtype=dtype)
+    buffer.queue(memory, memory_groups, torch.arange(len(memory)))
+    numbers = iter(range(10**9))
+
+    def step() -> Tensor:
+        anchors = batch.clone().requires_grad_()
+        items = -1 - torch.arange(len(batch)) - next(numbers) * len(batch)
+        buffer.queue(anchors.detach(), groups, items)
+        value = loss.memory_rows_loss(anchors, groups, items, buffer.rows())
+        value.backward()
+        return value
+
+    return step
+
+
+def peer_step(name: str, memory: Tensor, memory_groups: Tensor, batch: Tensor, groups: Tensor) -> Any:
+    _, make_loss, make_miner, _, _ = CASES[name]
+    miner: nn.Module | None = None if make_miner is None else make_miner()
+    peer = losses.CrossBatchMemory(make_loss(), memory.shape[1], memory_size=len(memory), miner=miner)
+    peer.add_to_memory(memory, memory_groups, len(memory))
+    peer.has_been_filled = True
+
+    def step() -> Tensor:
+        anchors = batch.clone().requires_grad_()
+        value = peer(anchors, groups)
+        value.backward()
+        return value
+
+    return step
+
+
+def peer_bytes(name: str, memory: int, batch: int) -> float:
+    positives = max(memory / GROUPS, 1)
+    return CASES[name][4] * batch * memory * (positives if name in ("triplet all", "nt-xent") else 1)
+
+
+def peak_growth(step: Callable[[], Any]) -> int:
+    """Bytes that a step adds to the resident set at its peak, once its buffers are back with the system."""
+    ctypes.CDLL(None).malloc_trim(0)  # else the step would be served from what earlier ones have left
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _status("VmRSS")
+    step()
+    return max(_status("VmHWM") - before, 0)
+
+
+def _status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
+
+
+def seconds(steps: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Median processor seconds of each, measured in turns: what else the machine does hits all alike."""
+    taken: dict[str, list[float]] = {name: [] for name in steps}
+    for number in range(rounds + 1):
+        for name, step in steps.items():
+            start = time.process_time()
+            step()
+            if number:  # the first round warms up
+                taken[name].append(time.process_time() - start)
+    return {name: statistics.median(times) for name, times in taken.items()}
+
+
+def measure(name: str, memory: int, batch: int, dim: int, args: argparse.Namespace) -> dict[str, Any]:
+    data = draw(memory, batch, dim)
+    steps: dict[str, Callable[[], Any]] = {"floor": floor_step(name, *data), "ours": our_step(name, *data, args.dtype)}
+    growth = peak_growth(steps["ours"])
+    if peer_bytes(name, memory, batch) < args.peer_gb * 2**30:
+        steps["pml"] = peer_step(name, *data)
+    took = seconds(steps, args.rounds)
+    block = max(4 * min(batch, 64) * memory, 8 << 20)
+    result = {"loss": name, "memory": memory, "batch": batch, "dim": dim}
+    result |= {f"{key}_ms": round(1000 * value, 2) for key, value in took.items()}
+    result |= {"of_floor": round(took["ours"] / took["floor"], 2), "peak_blocks": round(growth / block, 2)}
+    if "pml" in took:
+        result["pml_over_ours"] = round(took["pml"] / took["ours"], 1)
+    return result
+
+
+def cases(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    for memory, batch, dim in product(args.memory, args.batch, args.dim):
+        for name in args.loss:
+            yield measure(name, memory, batch, dim, args)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--memory", type=int, nargs="+", default=[1_024, 8_192, 32_768, 131_072])
+    parser.add_argument("--batch", type=int, nargs="+", default=[64, 256, 1_024])
+    parser.add_argument("--dim", type=int, nargs="+", default=[128, 384])
+    parser.add_argument("--loss", nargs="+", default=list(CASES), choices=list(CASES))
+    parser.add_argument("--dtype", default="float32", help="of the memory: float32, float16 or bfloat16")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--peer-gb", type=float, default=3.0, help="leave PML out where it needs more")
+    parser.add_argument("--quick", action="store_true", help="memory 1,024 and 8,192, batch 128, dimension 128")
+    parser.add_argument("--json", type=Path, help="write the figures here, too")
+    args = parser.parse_args()
+    args.dtype = getattr(torch, args.dtype)
+    if args.quick:
+        args.memory, args.batch, args.dim, args.rounds = [1_024, 8_192], [128], [128], 3
+    torch.set_num_threads(1)
+    print(f"{'loss':17}{'memory':>8}{'batch':>6}{'dim':>5}{'floor ms':>10}{'ours ms':>10}{'ratio':>7}{'PML ms':>11}"
+          f"{'PML/ours':>9}{'peak, blocks':>13}")  # fmt: skip
+    results = []
+    for row in cases(args):
+        results.append(row)
+        print(f"{row['loss']:17}{row['memory']:8}{row['batch']:6}{row['dim']:5}{row['floor_ms']:10.2f}"
+              f"{row['ours_ms']:10.2f}{row['of_floor']:7.2f}{row.get('pml_ms', float('nan')):11.2f}"
+              f"{row.get('pml_over_ours', float('nan')):9.1f}{row['peak_blocks']:13.2f}", flush=True)  # fmt: skip
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()

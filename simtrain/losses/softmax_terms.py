@@ -1,0 +1,146 @@
+"""Losses that weigh an anchor's candidates by a softmax, over a block of similarities."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn.functional import softplus, threshold
+
+from simtrain.losses.row_terms import Part, Positives, entries_above
+
+
+def supcon_rows(negatives: Float[Tensor, "anchors candidates"], positives: Positives) -> Part:
+    """Cross entropy of each positive among all candidates, averaged per anchor; counted are anchors with positives.
+
+    Args:
+        negatives: Similarities divided by the temperature; ``-inf`` where a candidate is no negative. It is written to.
+        positives: The positives, in the order of the anchors.
+
+    Example:
+        >>> negatives = torch.tensor([[-torch.inf, -torch.inf, 1.0]])
+        >>> supcon_rows(negatives, Positives(torch.tensor([0]), torch.tensor([1]), torch.tensor([1.0]))).total  # log 2
+        tensor(0.6931)
+    """
+    rows, columns, values = positives
+    negatives[rows, columns] = values
+    n_positives = rows.bincount(minlength=len(negatives))
+    has_positive = n_positives > 0
+    share = n_positives.clamp(min=1).to(values.dtype).reciprocal()[rows]
+    log_total, weights = softmax_of(negatives)
+    weights[~has_positive] = 0
+    total = log_total.masked_fill(~has_positive, 0).sum() - (values * share).sum()
+    return Part(total, has_positive.sum(), rows, columns, -share, weights)
+
+
+def ntxent_rows(negatives: Float[Tensor, "anchors candidates"], positives: Positives) -> Part:
+    """Cross entropy of each positive among itself and the anchor's negatives; counted are the positives.
+
+    Args:
+        negatives: Similarities divided by the temperature; ``-inf`` where a candidate is no negative. It is written to.
+        positives: The positives, in the order of the anchors.
+
+    Example:
+        >>> negatives = torch.tensor([[-torch.inf, 1.0, 1.0]])
+        >>> ntxent_rows(negatives, Positives(torch.tensor([0]), torch.tensor([0]), torch.tensor([1.0]))).total  # log 3
+        tensor(1.0986)
+    """
+    rows, columns, values = positives
+    log_total, weights = softmax_of(negatives)
+    difference = log_total[rows] - values
+    steepness = difference.sigmoid()
+    weights.mul_(torch.zeros_like(log_total).index_add_(0, rows, steepness).unsqueeze(1))
+    count = torch.tensor(len(rows), device=rows.device)
+    return Part(softplus(difference).sum(), count, rows, columns, -steepness, weights)
+
+
+def multi_similarity_rows(
+    negatives: Float[Tensor, "anchors candidates"],
+    positives: Positives,
+    *,
+    alpha: float = 2.0,
+    beta: float = 50.0,
+    lambda_: float = 1.0,
+    epsilon: float | None = 0.1,
+) -> Part:
+    """Mined pairs, weighed by the paper's equation 10; counted are all anchors.
+
+    Args:
+        negatives: Similarities times ``beta``; ``-inf`` where a candidate is no negative. It is written to.
+        positives: The positives, in the order of the anchors, times ``beta``.
+        alpha: Scale of the positives.
+        beta: Scale of the negatives.
+        lambda_: Similarity that positives are to be above and negatives below.
+        epsilon: Margin of the mining; None mines nothing.
+
+    Example:
+        >>> negatives = torch.tensor([[-torch.inf, 1.0]])
+        >>> one = Positives(torch.tensor([0]), torch.tensor([0]), torch.tensor([1.0]))
+        >>> multi_similarity_rows(negatives, one, alpha=1.0, beta=1.0).total  # 2 log 2
+        tensor(1.3863)
+    """
+    rows, columns, values = positives
+    entries = None
+    if epsilon is not None:
+        hardest = torch.full_like(negatives[:, 0], torch.inf).scatter_reduce_(0, rows, values, "amin")
+        limits, nearest = hardest - beta * epsilon, negatives.amax(dim=1)
+        # Not `<`: a NaN is kept, so that the loss becomes NaN too and is noticed.
+        kept = ~(values >= nearest[rows] + beta * epsilon)
+        rows, columns, values = rows[kept], columns[kept], values[kept]
+        entries = entries_above(negatives, limits)
+        if entries is None:
+            limits = limits.unsqueeze(1)
+            negatives = threshold(negatives.sub_(limits), 0, -torch.inf, inplace=True).add_(
+                limits.where(limits < torch.inf, 0)
+            )
+    log_pull, pulls = listed_softmax(rows, -alpha * (values / beta - lambda_), len(negatives))
+    listed = [(rows, columns, pulls * log_pull.sigmoid()[rows] / -beta)]
+    if entries is None:
+        log_push, weights = softmax_of(negatives)
+        log_push = log_push - beta * lambda_
+        weights.mul_((log_push.sigmoid() / beta).unsqueeze(1))
+    else:
+        log_push, pushes = listed_softmax(entries[0], negatives[entries] - beta * lambda_, len(negatives))
+        listed.append((*entries, pushes * log_push.sigmoid()[entries[0]] / beta))
+        weights = None
+    total = softplus(log_pull).sum() / alpha + softplus(log_push).sum() / beta
+    count = torch.tensor(len(negatives), device=rows.device)
+    rows, columns, slopes = (torch.cat(column) for column in zip(*listed, strict=True))
+    return Part(total, count, rows, columns, slopes, weights)
+
+
+def softmax_of(
+    block: Float[Tensor, "rows columns"],
+) -> tuple[Float[Tensor, " rows"], Float[Tensor, "rows columns"]]:
+    """Log of the sum of each row's exponentials, and their shares in it. The block is used up.
+
+    Returns:
+        ``(log sums, shares)``: ``-inf`` and zeros for a row of ``-inf``.
+
+    Example:
+        >>> softmax_of(torch.zeros(1, 2))
+        (tensor([0.6931]), tensor([[0.5000, 0.5000]]))
+    """
+    largest = block.amax(dim=1)
+    is_empty = largest == -torch.inf
+    # In place, where each row is read and written by one thread: fresh pages would cost as much as the exponentials.
+    shares = torch.softmax(block, 1, out=block) if block.device.type == "cpu" else torch.softmax(block, dim=1)
+    # The largest entry's share tells the sum, without another pass of exponentials.
+    log_sums = largest - shares.amax(dim=1).log_()
+    shares[is_empty] = 0
+    return log_sums.masked_fill_(is_empty, -torch.inf), shares
+
+
+def listed_softmax(
+    rows: Int64[Tensor, " n"], values: Float[Tensor, " n"], n_rows: int
+) -> tuple[Float[Tensor, " rows"], Float[Tensor, " n"]]:
+    """As :func:`softmax_of`, of a list of entries.
+
+    Example:
+        >>> listed_softmax(torch.tensor([0, 0]), torch.zeros(2), 2)
+        (tensor([0.6931,   -inf]), tensor([0.5000, 0.5000]))
+    """
+    largest = values.new_full((n_rows,), -torch.inf).scatter_reduce_(0, rows, values, "amax")
+    powers = (values - largest[rows]).exp_()
+    sums = values.new_zeros(n_rows).index_add_(0, rows, powers)
+    return sums.log() + largest.masked_fill(sums == 0, 0), powers.div_(sums[rows])

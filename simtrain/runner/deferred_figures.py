@@ -1,0 +1,50 @@
+"""Figures of training steps that are handed to Lightning when somebody looks at them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning
+from lightning.pytorch.trainer.connectors.logger_connector.logger_connector import _LoggerConnector
+
+
+class DeferredFigures(_LoggerConnector):
+    """The trainer's logger connector, with figures of the latest step that are not in its results yet.
+
+    Logging a figure costs more than a small step, and of a figure that is logged on each step only the last value can
+    be seen: by a logger, a progress bar or a callback. They all look through :attr:`metrics`, so that the figures are
+    logged there, as the step would have logged them.
+
+    Args:
+        trainer: The trainer, whose connector this one replaces and goes on from.
+    """
+
+    def __init__(self, trainer: lightning.Trainer) -> None:
+        self.__dict__.update(trainer._logger_connector.__dict__)
+        self._waiting: dict[tuple[str | None, str], tuple[Any, dict[str, Any]]] = {}
+
+    def defer(self, name: str, value: Any, **options: Any) -> None:
+        """What ``module.log`` is given; the value is not to be changed afterwards."""
+        self._waiting[self.trainer.lightning_module._current_fx_name, name] = value, options
+
+    def flush(self) -> None:
+        """Log the figures that wait."""
+        if not self._waiting:
+            return
+        waiting, self._waiting = self._waiting, {}
+        module, results = self.trainer.lightning_module, self.trainer.fit_loop.epoch_loop._results
+        before = module._current_fx_name
+        for (hook, name), (value, options) in waiting.items():
+            known = results.get(f"{hook}.{name}")
+            if known is not None and known.value.device == getattr(value, "device", None):
+                results.update_metrics(f"{hook}.{name}", value.squeeze(), options["batch_size"])
+                continue
+            module._current_fx_name = hook
+            module.log(name, value, **options)
+        module._current_fx_name = before
+
+    @property
+    def metrics(self) -> Any:
+        """The figures of the step or epoch; those that wait are logged first."""
+        self.flush()
+        return super().metrics

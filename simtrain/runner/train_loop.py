@@ -1,0 +1,45 @@
+"""The training loop: Lightning's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import lightning
+from torch.utils.data import DataLoader
+
+if TYPE_CHECKING:
+    from simtrain.runner.runner import Runner
+
+
+class TrainLoop:
+    """Trains a runner's model with ``lightning.Trainer``.
+
+    Any object with a method ``run()`` can take its place (``Runner(train_loop=...)``): the runner that uses it sets its
+    attribute ``runner`` first, and calls ``run()`` once for each ``fit()``.
+
+    Attributes:
+        runner: The runner, with the model, the loaders and the config.
+
+    Example:
+        >>> class Twice(TrainLoop):
+        ...     def run(self):
+        ...         for _ in range(2):
+        ...             super().run()
+        >>> hasattr(Twice(), "run")
+        True
+    """
+
+    runner: Runner
+
+    def run(self) -> None:
+        """Train for all epochs."""
+        runner = self.runner
+        trainer = runner.make_trainer()
+        runner.place_model(trainer)
+        train_loader = runner.prepared_loader("train")
+        valid_loader = None if runner.loaders["valid"] is None else runner.prepared_loader("valid")
+        self.prepare(trainer, train_loader)
+        trainer.fit(runner.model, train_loader, valid_loader)
+
+    def prepare(self, trainer: lightning.Trainer, train_loader: DataLoader[Any]) -> None:
+        """Called with the trainer before it starts, and the loader that the model has prepared. Default: nothing."""
