@@ -8,8 +8,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from simtrain import load_cfg
+from simtrain import TrainableModel, load_cfg
 from simtrain.cli import app
+from simtrain.data import SimilarityGroupSample
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -26,7 +27,7 @@ def write_pairs(path: Path, query: str, document: str, n: int) -> None:
 
 def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     found = blocks("python")
-    assert len(found) == 3
+    assert len(found) == 4
     monkeypatch.chdir(tmp_path)
     write_pairs(tmp_path / "train.jsonl", "query", "document", 24)
     write_pairs(tmp_path / "test.jsonl", "query", "document", 8)
@@ -37,15 +38,18 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     exec(found[1], names)
     assert names["model"].has_sides
     exec(found[2], names)
+    exec(found[3], names)
     assert torch.isfinite(names["loss"])
     assert names["model"].num_trainable_parameters == 16 + 1
 
 
 def test_the_config_of_the_readme_is_accepted():
     found = blocks("yaml")
-    assert len(found) == 1
-    cfg = load_cfg(OmegaConf.create(found[0]))
-    assert cfg.data.columns.document == "answer"
+    job, losses = found
+    assert load_cfg(OmegaConf.create(job)).data.columns.document == "answer"
+    parts = OmegaConf.to_container(OmegaConf.create(losses))
+    model = TrainableModel.from_cfg({"encoders": {"type": "PrecomputedEncoder", "embedding_size": 4}} | parts)
+    assert model.train_step([SimilarityGroupSample(torch.randn(4), i % 2) for i in range(8)])["loss"] > 0
 
 
 def test_the_commands_of_the_readme_exist():

@@ -55,6 +55,8 @@ class RowsCollate:
     ) -> None:
         self.rows, self.labels, self.layout, self.size = rows, labels, layout, size
         self.identities, self.meta = dict(identities), meta
+        # Where no item comes twice, the numbers of the objects are their rows.
+        self._as_numbered = {name for name, own in rows.items() if torch.equal(own, torch.arange(len(own)))}
 
     def __call__(self, numbers: Sequence[int] | Tensor) -> tuple[dict[str, Any], Targets]:
         """Collate one batch."""
@@ -63,7 +65,10 @@ class RowsCollate:
         objects = self.layout.rows(picked, labels, self.size)
         targets = self.layout.targets(labels)
         targets["items"] = objects
-        features: dict[str, Any] = {name: rows.index_select(0, objects) for name, rows in self.rows.items()}
+        features: dict[str, Any] = {
+            name: objects if name in self._as_numbered else rows.index_select(0, objects)
+            for name, rows in self.rows.items()
+        }
         if self.meta is not None:
             features[META] = {key: codes.index_select(0, objects) for key, codes in self.meta.items()}
         return features, targets
@@ -88,11 +93,12 @@ def _collated(loader: DataLoader[Any]) -> Iterator[Any]:
 
 
 def _numbers(batches: Any) -> Iterable[Any]:
-    sampler = getattr(batches, "sampler", None)
+    sampler: Any = getattr(batches, "sampler", None)
     # A sampler of the user's own may give its numbers in another way.
-    known = type(batches) is BatchSampler and type(sampler).__iter__ is SimilaritySampler.__iter__
-    if known and isinstance(sampler, SimilaritySampler):
-        return sampler.batches(batches.batch_size, batches.drop_last)
+    known = isinstance(sampler, SimilaritySampler) and type(sampler).__iter__ is SimilaritySampler.__iter__
+    if known and type(batches) is BatchSampler:
+        drawn: Iterable[Tensor] = sampler.batches(batches.batch_size, batches.drop_last)
+        return drawn
     given: Iterable[Any] = iter(batches)
     return given
 

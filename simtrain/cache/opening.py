@@ -13,6 +13,7 @@ from simtrain.cache.digests import node
 from simtrain.cache.disk_store import DiskStore
 from simtrain.cache.embedding_cache import EmbeddingCache
 from simtrain.cache.fingerprint import callable_fingerprint, encoder_fingerprint
+from simtrain.cache.manifest import FORMAT
 from simtrain.cache.stores import MemoryStore, Store
 from simtrain.errors import ConfigError
 
@@ -65,7 +66,7 @@ def open_store(
 
 
 def cache_fingerprint(name: str, encoder: nn.Module, config: CacheConfig) -> str:
-    """Identity of all that a stored embedding depends on besides its item: encoder, key extractor, stored type."""
+    """Identity of all that a stored embedding depends on besides its item: encoder, key extractor, type, format."""
     extractor = config.key_extractor(name)
     keys = callable_fingerprint(extractor) if extractor is not None else "content"
-    return node("cache", encoder_fingerprint(encoder).encode(), keys.encode(), config.dtype.encode()).hex()
+    return node(f"cache {FORMAT}", encoder_fingerprint(encoder).encode(), keys.encode(), config.dtype.encode()).hex()

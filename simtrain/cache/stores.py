@@ -153,8 +153,9 @@ class MemoryStore:
 
     def gather(self, rows: Int64[Tensor, " n"], device: torch.device | str | None = None) -> Float[Tensor, "n dim"]:
         """Embeddings of rows in float32, on ``device`` (default: where the store keeps them)."""
-        picked = self.vectors.index_select(0, rows.to(self._vectors.device))
-        return picked.to(device or self._vectors.device, torch.float32)
+        vectors = self.vectors
+        picked = vectors.index_select(0, rows if rows.device == vectors.device else rows.to(vectors.device))
+        return picked.to(device or vectors.device, torch.float32)
 
     def writing(self) -> AbstractContextManager[None]:
         """Nothing to do: what is appended is there at once, for this process only."""

@@ -72,7 +72,7 @@ class NumberedCollate:
         dataset: The data set that they are from, for messages.
     """
 
-    def __init__(self, collate_fn: Callable[[Sequence[Any]], Any], dataset: Any) -> None:
+    def __init__(self, collate_fn: Callable[[Any], Any], dataset: Any) -> None:
         self.collate_fn, self.dataset = collate_fn, dataset
 
     def __call__(self, numbered: Sequence[tuple[int, Any]]) -> Any:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
+from simtrain.encoders.lora import under_adapters
 from simtrain.encoders.settings_file import check_same_settings
 from simtrain.errors import ServableError
 
@@ -102,15 +103,19 @@ class Encoder(nn.Module):
     def load_weights(self, input_path: str | Path) -> None:
         """Read what :meth:`save` wrote into this encoder, which the caller has built.
 
-        Default: another one is loaded from the folder, and its weights are copied.
+        Default: another one is loaded from the folder, and its weights are copied. LoRA adapters that this one has
+        begin anew on top of them: they change no embedding.
 
         Raises:
             ServableError: A file is missing or damaged, or the saved encoder has other settings or other weights.
         """
         saved = type(self).load(input_path)
-        check_same_settings(saved.get_config_dict(), self.get_config_dict(), type(self).__name__, Path(input_path))
+        theirs, own = saved.get_config_dict(), self.get_config_dict()
+        # Both are of today's code: what only one of them has (prompts, say) is a difference, too.
+        nothing = dict.fromkeys((*theirs, *own))
+        check_same_settings({**nothing, **theirs}, {**nothing, **own}, type(self).__name__, Path(input_path))
         try:
-            self.load_state_dict(saved.state_dict())
+            self.load_state_dict(under_adapters(saved.state_dict(), self.state_dict()))
         except RuntimeError as error:
             raise ServableError(f"{input_path} does not fit the given {type(self).__name__}: {error}") from error
 

@@ -50,15 +50,17 @@ def read_image(item: Any) -> Any:
 
 
 def looks_like_image(array: Any) -> bool:
-    """Whether an array or a tensor is one image by its shape, not several.
+    """Whether an array or a tensor is one image by its shape, not several, and not none at all.
 
     Example:
         >>> looks_like_image(np.zeros((20, 30, 3), np.uint8)), looks_like_image(np.zeros((5, 20, 30, 3), np.uint8))
         (True, False)
     """
     if isinstance(array, Tensor):  # channels first; without channels it is no image
-        return array.ndim == 3
-    return isinstance(array, np.ndarray) and (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4)))
+        return array.ndim == 3 and len(array) > 0
+    if not isinstance(array, np.ndarray) or not len(array):
+        return False
+    return array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
 
 
 def _opened(source: Any, failure: str) -> Any:

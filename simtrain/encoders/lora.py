@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from simtrain.encoders.positive_size import positive_size
 from simtrain.errors import ConfigError, import_extra, nearest
@@ -120,6 +121,32 @@ def merged_copy(model: T) -> T:
         for attribute in ("peft_config", "_hf_peft_config_loaded"):
             part.__dict__.pop(attribute, None)
     return merged
+
+
+def under_adapters(plain: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of a model without adapters, as one with adapters in the same layers takes them.
+
+    Args:
+        plain: Weights of the model without adapters.
+        own: Those of the model with adapters, or without any: then ``plain`` comes back.
+
+    Returns:
+        ``plain`` under the names of ``own``, and adapters that change no output.
+
+    Example:
+        >>> import torch
+        >>> own = {"0.base_layer.weight": torch.zeros(2), "0.lora_B.default.weight": torch.ones(1)}
+        >>> under_adapters({"0.weight": torch.ones(2)}, own)
+        {'0.base_layer.weight': tensor([1., 1.]), '0.lora_B.default.weight': tensor([0.])}
+    """
+    names = {name.replace(".base_layer.", "."): name for name in own if ".base_layer." in name}
+    adapters = {name: value for name, value in own.items() if names and ".lora_" in name}
+    # The factor that peft starts at zero; both at zero would never be trained.
+    begun = {
+        name: torch.zeros_like(value) if ".lora_B." in name or ".lora_embedding_A." in name else value
+        for name, value in adapters.items()
+    }
+    return {**{names.get(name, name): value for name, value in plain.items()}, **begun}
 
 
 def _below(module: nn.Module, end: str) -> list[str]:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from simtrain.encoders.encoder import CollateFn, Encoder
+from simtrain.encoders.partial_freezing import parse_whole
 from simtrain.encoders.positive_size import positive_size
 from simtrain.encoders.settings_file import build_from_settings, check_same_settings, read_settings, write_settings
 from simtrain.encoders.stacking import TransformAndStack
@@ -57,10 +58,13 @@ class ModuleEncoder(Encoder):
     ) -> None:
         super().__init__()
         if not isinstance(module, nn.Module):
-            raise ConfigError(f"module must be a torch.nn.Module, got {module!r:.80}")
+            raise ConfigError(
+                f"module must be a torch.nn.Module, got {module!r:.80}; in a config, name a registered subclass of "
+                f"ModuleEncoder that builds its own"
+            )
         self._embedding_size = positive_size("embedding_size", embedding_size)
         self._transform = transform
-        self._trainable = bool(trainable)
+        self._trainable = parse_whole(trainable)
         self.module = module
         if not self._trainable:
             self.requires_grad_(False).eval()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from simtrain.encoders.encoder import CollateFn, Encoder
 from simtrain.encoders.ngram_hashing import NgramHash
+from simtrain.encoders.partial_freezing import parse_whole
 from simtrain.encoders.positive_size import positive_size
 from simtrain.encoders.settings_file import build_from_settings, read_settings, write_settings
 from simtrain.encoders.weights_file import load_weights, save_weights
@@ -71,7 +72,7 @@ class NgramEncoder(Encoder):
         self._ngrams = _checked_ngrams(ngrams)
         if weighting not in WEIGHTINGS:
             raise ConfigError(f"unknown weighting {weighting!r}; {nearest(str(weighting), WEIGHTINGS)}")
-        self._weighting, self._trainable, self._sparse = weighting, bool(trainable), bool(sparse)
+        self._weighting, self._trainable, self._sparse = weighting, parse_whole(trainable), bool(sparse)
         self.vectors = nn.EmbeddingBag(self._n_buckets, self._embedding_size, mode="mean", sparse=self._sparse)
         nn.init.normal_(self.vectors.weight, std=self._embedding_size**-0.5)  # vectors of a length of about 1
         if not self._trainable:

@@ -27,6 +27,21 @@ def parse_trainable(trainable: bool | str) -> int | None:
     return int(count)
 
 
+def parse_whole(trainable: bool) -> bool:
+    """Return ``trainable`` where an encoder has no layers to choose from.
+
+    Raises:
+        ConfigError: It is no bool.
+
+    Example:
+        >>> parse_whole(True)
+        True
+    """
+    if not isinstance(trainable, bool):
+        raise ConfigError(f"trainable must be False or True here, there are no layers to choose; got {trainable!r}")
+    return trainable
+
+
 def freeze_pooler(transformer: object) -> None:
     """Freeze a transformer's own pooler, which takes no part in the embeddings.
 

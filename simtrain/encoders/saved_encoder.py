@@ -29,6 +29,8 @@ def load_encoder(cls: type[Any] | None, folder: Path, ready: Ready | None = None
     """
     if cls is None or isinstance(ready, nn.Module):
         return fill_encoder(ready, folder)
+    if ready is not None and not isinstance(ready, Mapping):
+        raise ServableError(f"for the {cls.__name__} in {folder} give an encoder that is built, got {ready!r:.80}")
     with refusing(cls, folder):
         if not ready:
             loaded: nn.Module = cls.load(str(folder))

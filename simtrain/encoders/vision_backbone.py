@@ -58,7 +58,10 @@ def without_classifier(backbone: nn.Module, keep: bool = False) -> nn.Module:
         )
     """
     if not isinstance(backbone, nn.Module):
-        raise ConfigError(f"backbone must be a torch.nn.Module, got {backbone!r:.80}")
+        raise ConfigError(
+            f"backbone must be a torch.nn.Module, got {backbone!r:.80}; in a config, name a registered subclass of "
+            f"VisionEncoder that builds its own"
+        )
     copied = copy.deepcopy(backbone)
     if keep:
         return copied

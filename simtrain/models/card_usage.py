@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import nn
@@ -37,8 +37,9 @@ def usage_code(name: str, encoders: Mapping[str, nn.Module], head: nn.Module, ha
         has_sides: Whether queries and documents are encoded differently.
     """
     items = _example_items(encoders)
+    classes = _classes(encoders, head)
     imports = ["import torch"] if "torch." in items else []
-    own, words = _own_classes(encoders, head), ""
+    own, words = [cls for cls, is_registered in classes if not is_registered], ""
     if own:
         words = f", allow=[{', '.join(dict.fromkeys(cls.__name__ for cls in own))}]"
     build = []
@@ -46,7 +47,7 @@ def usage_code(name: str, encoders: Mapping[str, nn.Module], head: nn.Module, ha
     if built:
         words += ", encoders=built"
         build = [f"built = {built}  # made as for training; the saved weights are read into them"]
-    lines = [*imports, "from simtrain import SimilarityModel", *_own_imports(encoders, own), "", *build]
+    lines = [*imports, "from simtrain import SimilarityModel", *_own_imports(cls for cls, _ in classes), "", *build]
     lines += [
         f"model = SimilarityModel.load({json.dumps(name, ensure_ascii=False)}{words})",
         f"items = {items}",
@@ -80,11 +81,12 @@ def _example(encoder: Any) -> str:
     return _IMAGES if isinstance(encoder, VisionEncoder) else _UNKNOWN
 
 
-def _own_classes(encoders: Mapping[str, nn.Module], head: nn.Module) -> list[type]:
+def _classes(encoders: Mapping[str, nn.Module], head: nn.Module) -> list[tuple[type, bool]]:
+    """Class of each encoder and head, also of those inside others, and whether it is registered."""
     inside = [option for encoder in encoders.values() for option in _with_options(encoder)]
     heads = [part for part in head.modules() if part is head or is_head(part)]
     parts = [*((encoder, registry.encoders) for encoder in inside), *((part, registry.heads) for part in heads)]
-    return [type(part) for part, known in parts if type_name(part, known) not in known]
+    return [(type(part), type_name(part, known) in known) for part, known in parts]
 
 
 def _with_options(encoder: nn.Module) -> list[nn.Module]:
@@ -92,11 +94,10 @@ def _with_options(encoder: nn.Module) -> list[nn.Module]:
     return [encoder, *(inside for option in options for inside in _with_options(option))]
 
 
-def _own_imports(encoders: Mapping[str, nn.Module], own: list[type]) -> list[str]:
+def _own_imports(classes: Iterable[type]) -> list[str]:
     # Classes that the user has registered are known once their module is imported.
-    named = [type(encoder) for encoder in encoders.values() if not type(encoder).__module__.startswith("simtrain.")]
-    lines = [_import_line(cls) for cls in dict.fromkeys([*named, *own])]
-    return [line for line in lines if line]
+    lines = [_import_line(cls) for cls in dict.fromkeys(classes) if not cls.__module__.startswith("simtrain.")]
+    return list(dict.fromkeys(lines))
 
 
 def _import_line(cls: type) -> str:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from simtrain.data.transfer import move_to
+from simtrain.encoders import SwitchEncoder
 from simtrain.errors import DataError
 from simtrain.models.encoding import embed_items
 from simtrain.models.encoding_options import EncodingOptions
@@ -51,7 +52,7 @@ def embed_model_items(
             batch_size=options.batch_size,
             device=torch.device("cpu") if options.to_numpy else device,
             show_progress=options.show_progress,
-            culprit=lambda item: _culprit(model, features([item])),
+            culprit=lambda item: _culprit(model, features([item]), item),
         )
     return embeddings if options.autocast is None else embeddings.float()
 
@@ -67,9 +68,12 @@ def _embedded(model: Any, features: dict[str, Any], count: int) -> Tensor:
     return embeddings
 
 
-def _culprit(model: Any, features: dict[str, Any]) -> str:
-    made = {name: encoder(features[name]) for name, encoder in model.encoders.items()}
-    return next((f"encoder {name!r}" for name, part in made.items() if not part.isfinite().all()), "the head")
+def _culprit(model: Any, features: dict[str, Any], item: Any) -> str:
+    for name, encoder in model.encoders.items():
+        if not encoder(features[name]).isfinite().all():
+            option = f", option {encoder.encoder_selection(item)!r}" if isinstance(encoder, SwitchEncoder) else ""
+            return f"encoder {name!r}{option}"
+    return "the head"
 
 
 def _length(model: Any, item: Any) -> int:

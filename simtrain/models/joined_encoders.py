@@ -42,6 +42,8 @@ def named_encoders(encoders: nn.Module | Mapping[str, nn.Module]) -> nn.ModuleDi
     Raises:
         ConfigError: There is none, a name cannot be used, or something is no encoder.
     """
+    if not isinstance(encoders, (nn.Module, Mapping)):
+        raise ConfigError(f"encoders must be an encoder, or encoders by name, got {encoders!r:.80}")
     given = {DEFAULT_NAME: encoders} if isinstance(encoders, nn.Module) else dict(encoders)
     if not given:
         raise ConfigError("a model needs at least one encoder, got none")

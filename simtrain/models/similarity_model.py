@@ -188,7 +188,8 @@ class SimilarityModel(nn.Module):
         """Cosine similarity of each of ``a`` with each of ``b``.
 
         Args:
-            a: Embeddings (a float array or tensor with ``embedding_size`` columns), or raw items to encode, as queries.
+            a: Embeddings (a float array or tensor with ``embedding_size`` columns, or a single one of that length), or
+                raw items to encode, as queries.
             b: Likewise; raw items are encoded as documents. Default: ``a`` itself.
 
         Returns:
@@ -260,12 +261,13 @@ class SimilarityModel(nn.Module):
         return list(self.encoders.items())
 
     def _embeddings_of(self, given: Any, side: int) -> Tensor:
-        is_array = isinstance(given, (Tensor, np.ndarray)) and given.ndim == 2 and given.shape[1] == self.embedding_size
+        shape = tuple(given.shape) if isinstance(given, (Tensor, np.ndarray)) else ()
+        is_array = len(shape) in (1, 2) and shape[-1] == self.embedding_size
         tensor = torch.as_tensor(given) if is_array else None
         if tensor is None or not tensor.is_floating_point():
             encoded: Tensor = self._encode(given, side, EncodingOptions(to_numpy=False))
             return encoded.reshape(-1, self.embedding_size)
-        return tensor
+        return tensor.reshape(-1, self.embedding_size)
 
 
 def _embedded(encoder: Any, batch: Any) -> Tensor:

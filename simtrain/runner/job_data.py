@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,12 @@ def read_source(stage: str, source: DataSource) -> Dataset[Any] | QueryGallery:
             f"data.{stage}: {source.path!r} is a folder, which is read as images in one sub-folder a group; the kind "
             f"should be 'groups' then, got {source.kind!r}"
         )
-    readers = {"pairs": _pairs, "triplets": _triplets, "groups": _folder if folder else _groups, "query_gallery": _test}
+    readers: dict[str, Callable[[str, DataSource], Dataset[Any] | QueryGallery]] = {
+        "pairs": _pairs,
+        "triplets": _triplets,
+        "groups": _folder if folder else _groups,
+        "query_gallery": _test,
+    }
     return readers[source.kind](stage, source)
 
 

@@ -16,9 +16,11 @@ from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from simtrain.runner.deferred_figures import DeferredFigures
 from simtrain.training import TrainableModel
+from simtrain.training.cached_step import CachedStep
 from simtrain.training.trainer_steps import TrainerSteps
 
 #: Hooks of a step that are called where a callback or the model has its own.
@@ -61,6 +63,8 @@ class LeanStep:
         self.needs_closure = not usual or bool(self.optimizer._optimizer_step_pre_hooks)
         self.hooks = {name: _own_hooks(trainer, name) for name in HOOKS}
         self.moves = any(_overrides(self.module, name, base) for name, base in TRANSFER.items())
+        usual_steps = not self.moves and CachedStep.suits(self.module)
+        self.training_step = CachedStep(self.module) if usual_steps else self.module.training_step
         self.context = _context(trainer.precision_plugin)
         clips = type(self.module).configure_gradient_clipping is not TrainerSteps.configure_gradient_clipping
         self.clips = clips or bool(trainer.gradient_clip_val)
@@ -77,9 +81,10 @@ class LeanStep:
         before, module._current_fx_name = module._current_fx_name, "training_step"
         module._log_later = self.connector.defer
         self.connector._first_loop_iter = False
+        fetch = _fetch(fetcher)
         try:
             for left in reversed(range(count)):
-                self._train_on(next(fetcher)[0])
+                self._train_on(fetch())
                 if left == 0 or trainer.should_stop or trainer.received_sigterm:
                     break
                 self._after_batch()
@@ -120,7 +125,7 @@ class LeanStep:
 
     def _closure(self) -> Tensor | None:
         with self.context():
-            results = self.module.training_step(self.batch, self.batch_idx)
+            results = self.training_step(self.batch, self.batch_idx)
         loss = None if results is None else results["loss"]
         if loss is None:
             message = "`training_step` returned `None`. If this was on purpose, ignore this warning..."
@@ -201,6 +206,27 @@ def obstacle(trainer: Any) -> str | None:
         if _overrides(module, name, LightningModule, TrainerSteps):
             return f"{type(module).__name__} has its own {name}"
     return None
+
+
+def _fetch(fetcher: Any) -> Callable[[], Any]:
+    """What gives the next batch: the loader's own iterator, where nothing is combined and nothing waits."""
+    combined = fetcher.iterator
+    iterators = getattr(getattr(combined, "_iterator", None), "iterators", None)
+    if fetcher.batches or not isinstance(getattr(combined, "iterables", None), DataLoader) or not iterators:
+        return lambda: next(fetcher)[0]
+    batches, mode = iterators[0], combined._iterator
+
+    def fetch() -> Any:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            fetcher.done = True
+            raise
+        fetcher.fetched += 1
+        mode._idx += 1
+        return batch
+
+    return fetch
 
 
 def _context(precision: Any) -> Callable[[], AbstractContextManager[None]]:

@@ -31,13 +31,14 @@ def call_loss(loss: SimilarityLoss, embeddings: Float[Tensor, "batch dim"], targ
         >>> call_loss(TripletLoss(margin=0.1), torch.eye(2), {"groups": torch.tensor([0, 1])})
         tensor(0.)
     """
-    missing = [name for name in loss.target_names if name not in targets]
-    if missing:
+    try:
+        given = [targets[name] for name in loss.target_names]
+    except KeyError:
         raise DataError(
             f"{type(loss).__name__} takes {_kind(loss)}, but the batch has the targets {sorted(targets)}; "
             f"use another loss or another kind of samples"
-        )
-    value: Tensor = loss(embeddings, *(targets[name] for name in loss.target_names))
+        ) from None
+    value: Tensor = loss(embeddings, *given)
     return value
 
 

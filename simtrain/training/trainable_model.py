@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from simtrain import registry
 from simtrain.cache import CacheConfig, CachedModel
-from simtrain.data.batches import Targets
-from simtrain.data.collate import Features
 from simtrain.encoders import Encoder
-from simtrain.errors import ConfigError, DataError
+from simtrain.errors import ConfigError
 from simtrain.heads import EmptyHead, EncoderHead
 from simtrain.losses import SimilarityLoss
-from simtrain.losses.temperature import step_temperatures
 from simtrain.models import SimilarityModel
 from simtrain.models.eval_mode import eval_mode
 from simtrain.models.joined_encoders import DEFAULT_NAME, joint_size
 from simtrain.training.attached_metric import AttachedMetric
-from simtrain.training.base_model import BaseModel, updated
 from simtrain.training.class_update import goes_on_unannounced, hard_class_loaders, update_classes
-from simtrain.training.culprit import blame, find_culprit, may_be_unchecked
-from simtrain.training.data_preprocessor import BaseDataPreprocessor
-from simtrain.training.gathering import global_batch
-from simtrain.training.loss_call import call_loss
 from simtrain.training.loss_parameters import (
     check_loss_lr,
     check_training_groups,
@@ -42,8 +31,7 @@ from simtrain.training.loss_parameters import (
 from simtrain.training.memory import BatchMemory
 from simtrain.training.model_settings import built
 from simtrain.training.parts import model_parts
-from simtrain.training.stages import TrainStage
-from simtrain.training.step_contract import given_wrapper
+from simtrain.training.similarity_steps import SimilaritySteps
 from simtrain.training.trainer_steps import MakeOptimizer, MakeScheduler
 from simtrain.xbm import XbmConfig
 
@@ -63,7 +51,7 @@ class _Parts:
 
 
 @registry.models.register_module()
-class TrainableModel(BaseModel):
+class TrainableModel(SimilaritySteps):
     """A similarity model together with everything that training it needs.
 
     There are two ways to say the same model: pass the parts, or subclass and override the ``configure_*`` hooks
@@ -172,14 +160,6 @@ class TrainableModel(BaseModel):
         """Metrics that are logged for the batches of each stage. Override it, or pass ``metrics=``."""
         return self._parts.metrics
 
-    def process_results(
-        self, embeddings: Tensor, targets: Targets, batch_idx: int, stage: TrainStage, **kwargs: Any
-    ) -> None:
-        """Called with the embeddings ``(batch, dim)`` and targets of each batch, its number in the epoch and its stage.
-
-        Override it for evaluation of your own; take ``**kwargs`` as room for later arguments.
-        """
-
     @property
     def model(self) -> SimilarityModel:
         """Encoders and head: what is trained, saved and served."""
@@ -220,50 +200,6 @@ class TrainableModel(BaseModel):
         self._cached.open(self.device)
         return self._cached.prepare(dataloader, training)
 
-    def forward(self, features: Features) -> Float[Tensor, "batch dim"]:
-        """Embed a collated batch."""
-        embeddings: Tensor = self._cached.model(features)
-        return embeddings
-
-    def train_step(self, data_batch: Any, *args: Any, optim_wrapper: Any = None, **kwargs: Any) -> dict[str, Any]:
-        """Loss of a training batch.
-
-        Args:
-            data_batch: A batch in any accepted form.
-            *args: The number of the batch, where a loop gives it.
-            optim_wrapper: Updates the parameters if given (``update_params(loss)``); else the caller does.
-            **kwargs: Room for overriding methods.
-
-        Returns:
-            ``{"loss": scalar with its graph, ...}``.
-        """
-        optim_wrapper = given_wrapper(args, optim_wrapper)
-        if optim_wrapper is None:
-            return self._train_losses(data_batch, args)
-        with optim_wrapper.optim_context(self):
-            losses = self._train_losses(data_batch, args)
-        return updated(optim_wrapper, losses)
-
-    def valid_step(self, data_batch: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Loss, embeddings and targets of a validation batch."""
-        return self._step(data_batch, args, TrainStage.VALIDATION)
-
-    def test_step(self, data_batch: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Loss, embeddings and targets of a test batch."""
-        return self._step(data_batch, args, TrainStage.TEST)
-
-    def compute_loss(self, embeddings: Float[Tensor, "batch dim"], targets: Targets) -> dict[str, Any]:
-        """Loss of embeddings for the targets of their batch, and what the loss leaves for the log.
-
-        Returns:
-            ``{"loss": scalar with its graph, ...}``; see :meth:`simtrain.losses.SimilarityLoss.figures` for the rest.
-
-        Raises:
-            DataError: The batch is of a kind that the loss does not take.
-        """
-        loss = call_loss(self._loss, embeddings, targets)
-        return {**self._loss.figures(), "loss": loss}
-
     def on_fit_start(self) -> None:
         """Put the loss's parameters into the optimizer, where a ``configure_optimizers`` of your own left them out."""
         schedules = self.trainer.lr_scheduler_configs
@@ -288,29 +224,9 @@ class TrainableModel(BaseModel):
         """Fill the caches with the test items."""
         self._cached.open_for(self.trainer.test_dataloaders, self.device)
 
-    def training_step(self, batch: Any, batch_idx: int) -> Any:
-        """As in the base class; where the loss is not finite, the encoder and the item that make it so are named."""
-        try:
-            return super().training_step(batch, batch_idx)
-        except DataError:
-            if self.device.type != "cpu":  # there, embeddings were looked at already
-                self._check_encoders(batch, *self._collated(batch, training=False))
-            raise
-
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Leave batches to the steps, which move them when they are collated; samples are no tensors yet."""
-        return batch
-
     @classmethod
     def _built(cls, words: Mapping[str, Any]) -> dict[str, Any]:
         return built(cls, model_parts(words))
-
-    def _rows(self, batch: Any, results: Any) -> int:
-        return len(results["embeddings"]) if "embeddings" in results else super()._rows(batch, results)
-
-    def _alone(self) -> bool:
-        # A step may also be called alone, before or after a trainer has run.
-        return self._trainer is None or self._trainer.state.stage is None
 
     def _optimizer_of(self, parameters: list[nn.Parameter]) -> Optimizer:
         return optimizer_with_loss(super()._optimizer_of, parameters, self._loss, self.loss_lr)
@@ -320,79 +236,7 @@ class TrainableModel(BaseModel):
         named = dict(encoders) if isinstance(encoders, Mapping) else {DEFAULT_NAME: encoders}
         return SimilarityModel(named, self.configure_head(joint_size(named)))
 
-    def _train_losses(self, data_batch: Any, args: tuple[Any, ...]) -> dict[str, Any]:
-        results = self._step(data_batch, args, TrainStage.TRAIN)
-        step_temperatures(self._loss)
-        return {name: value for name, value in results.items() if name not in ("embeddings", "targets")}
-
-    def _step(self, data_batch: Any, args: tuple[Any, ...], stage: TrainStage) -> dict[str, Any]:
-        if self._alone():
-            # Under a trainer the caches were filled before: an item that they lack comes from a random transform.
-            self._cached.fill_batch(data_batch, self.device, stage is TrainStage.TRAIN)
-        features, targets = self._collated(data_batch, stage is TrainStage.TRAIN)
-        embeddings = self(features)
-        # Elsewhere than on a CPU the host would wait for the device; there, the loss alone is looked at.
-        if embeddings.device.type == "cpu" and may_be_unchecked(self._cached.model) and not _is_finite(embeddings):
-            self._check_encoders(data_batch, features, targets)
-        if stage is TrainStage.TRAIN:
-            losses = self._training_losses(embeddings, targets, features)
-        else:
-            losses = self.compute_loss(embeddings, targets)
-        if self._metrics:
-            self._log_metrics(embeddings.detach(), targets, stage)
-        number = next((arg for arg in args if isinstance(arg, int)), 0)
-        self.process_results(embeddings, targets, batch_idx=number, stage=stage)
-        return {**losses, "embeddings": embeddings, "targets": targets}
-
-    def _training_losses(self, embeddings: Tensor, targets: Targets, features: Features) -> dict[str, Any]:
-        everything, all_targets = global_batch(embeddings, targets)
-        losses = self.compute_loss(everything, all_targets)
-        if self._memory is None:
-            return losses
-        remembered = self._memory(everything, all_targets, features, self._cached.model, targets)
-        return {**losses, "loss": losses["loss"] + remembered, "xbm_refused": self._memory.n_refused.clone()}
-
-    def _collated(self, batch: Any, training: bool) -> tuple[Features, Targets]:
-        if not (isinstance(batch, tuple) and len(batch) == 2 and type(batch[0]) is dict):
-            # Made only where it is needed: making one takes as long as a small step does.
-            batch = (self._cached.training_collate if training else self._cached.collate).of(batch)
-        features, targets = dict(batch[0]), dict(batch[1])
-        preprocessor = self.data_preprocessor
-        if type(preprocessor) is not BaseDataPreprocessor or not _are_there(features, targets, preprocessor.device):
-            features, targets = preprocessor((features, targets), training)
-        return self._cached.drawn(features, training, None if self._alone() else self.current_epoch), targets
-
     def _update_classes(self) -> None:
         for loader in hard_class_loaders(self.trainer.train_dataloader):
             with eval_mode(self), self.trainer.precision_plugin.forward_context():
                 update_classes(loader, self._embed_batch, self.all_gather)
-
-    def _embed_batch(self, batch: Any) -> tuple[Tensor, Targets]:
-        features, targets = self._collated(batch, training=False)
-        return self(features), targets
-
-    def _check_encoders(self, batch: Any, features: Features, targets: Targets) -> None:
-        culprit = find_culprit(self._cached.model, features)
-        if culprit is not None:
-            raise blame(culprit, batch, targets)
-
-    def _log_metrics(self, embeddings: Tensor, targets: Targets, stage: TrainStage) -> None:
-        if self._alone():
-            return
-        shown = {name: target for name, target in targets.items() if name != "items"}
-        for attached in self._metrics:
-            assert isinstance(attached, AttachedMetric)
-            metric = attached.at(stage)
-            metric(embeddings, **shown)
-            self.log(attached.log_name(stage), metric, batch_size=len(embeddings), **attached.log_options)
-
-
-def _are_there(features: Features, targets: Targets, device: torch.device) -> bool:
-    # All tensors, and nothing in them that would have to be moved.
-    values = (*features.values(), *targets.values())
-    return all(type(value) is Tensor and value.device == device for value in values)
-
-
-def _is_finite(embeddings: Tensor) -> bool:
-    # One sum: a large one that overflows is looked at more closely, and found to be none.
-    return math.isfinite(float(embeddings.detach().sum()))

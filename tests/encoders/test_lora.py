@@ -24,7 +24,7 @@ def sentence_transformer(minilm: Any, tokenizer: Any, bert: Any, **words: Any) -
 
 
 def transformer(minilm: Any, tokenizer: Any, bert: Any, **words: Any) -> TransformerEncoder:
-    return TransformerEncoder(bert, tokenizer=tokenizer, **words)
+    return TransformerEncoder(copy.deepcopy(bert), tokenizer=tokenizer, **words)
 
 
 @pytest.fixture(params=[sentence_transformer, transformer], ids=["SentenceTransformer", "Transformer"])
@@ -84,6 +84,30 @@ def test_a_saved_encoder_is_a_plain_one(build: Any, tmp_path: Path, targets: Any
     assert [name for name, _ in loaded.named_parameters()] == names
     assert not loaded.trainable
     assert not list(tmp_path.glob("adapter*"))
+
+
+@pytest.mark.parametrize("targets", [None, "all-linear"])
+def test_saved_weights_are_read_below_new_adapters(build: Any, tmp_path: Path, targets: Any) -> None:
+    encoder, given = build(lora=LORA), build(lora={**LORA, "target_modules": targets})
+    shake(encoder)
+    shake(given)
+    encoder.eval().save(tmp_path)
+    given.load_weights(tmp_path)
+    assert given.trainable
+    torch.testing.assert_close(embedded(given.eval()), embedded(encoder), atol=1e-5, rtol=0)
+    given.train()(given.get_collate_fn()(TEXTS))[:, 0].sum().backward()
+    assert any(weight.grad is not None and weight.grad.any() for weight in given.parameters())
+
+
+def test_adapters_of_embeddings_begin_anew_too(tokenizer: Any, tiny_bert: Any, tmp_path: Path) -> None:
+    words = {"tokenizer": tokenizer, "lora": {**LORA, "target_modules": ["word_embeddings"]}}
+    plain = TransformerEncoder(copy.deepcopy(tiny_bert), tokenizer=tokenizer)
+    given = TransformerEncoder(tiny_bert, **words)
+    shake(given)
+    plain.save(tmp_path)
+    given.load_weights(tmp_path)
+    assert torch.equal(embedded(given.eval()), embedded(plain))
+    assert any(weight.any() for name, weight in given.named_parameters() if ".lora_" in name)
 
 
 def test_saving_in_train_mode_goes_on_with_training(build: Any, tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 from torch import nn
 
+from simtrain.encoders import ModuleEncoder, NgramEncoder
 from simtrain.encoders.partial_freezing import last_layers, parse_trainable
 from simtrain.errors import ConfigError
 
@@ -26,3 +28,10 @@ def test_last_layers_are_those_of_the_longest_stack() -> None:
 def test_a_module_without_layers_is_an_error() -> None:
     with pytest.raises(ConfigError, match="needs a stack of transformer layers, Linear has none"):
         last_layers(nn.Linear(1, 1), 1)
+
+
+@pytest.mark.parametrize("trainable", ["last:1", "false", 1])
+def test_encoders_without_layers_are_trained_as_a_whole_or_not(trainable: Any, without_type_checks: Any) -> None:
+    for build in (partial(NgramEncoder, 4, 50), partial(ModuleEncoder, nn.Linear(2, 2), 2)):
+        with pytest.raises(ConfigError, match=f"trainable must be False or True here, .*; got {trainable!r}"):
+            build(trainable=trainable)

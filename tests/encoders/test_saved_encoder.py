@@ -233,6 +233,29 @@ def test_other_settings_are_refused(tmp_path: Path, first: Encoder, second: Enco
         second.load_weights(tmp_path)
 
 
+@pytest.mark.parametrize("saved_prompts", [None, {"query": "query: "}])
+def test_prompts_that_only_one_has_are_refused(
+    tmp_path: Path, tiny_bert: Any, tokenizer: Any, saved_prompts: dict[str, str] | None
+) -> None:
+    given_prompts = None if saved_prompts else {"query": "query: "}
+    first, second = (
+        TransformerEncoder(copy.deepcopy(tiny_bert), tokenizer=tokenizer, prompts=prompts)
+        for prompts in (saved_prompts, given_prompts)
+    )
+    first.save(tmp_path)
+    with pytest.raises(ServableError, match=r"was saved with prompts .*, but the given TransformerEncoder has "):
+        second.load_weights(tmp_path)
+
+
+@pytest.mark.parametrize("given", [..., VisionEncoder])
+def test_what_is_no_encoder_is_refused(tmp_path: Path, given: Any, without_type_checks: Any) -> None:
+    SimilarityModel(mixed(), EmptyHead(4)).save(tmp_path)
+    with pytest.raises(ServableError, match=r"for the VisionEncoder in .*image give an encoder that is built, got"):
+        SimilarityModel.load(tmp_path, encoders={"default": {"image": given}})
+    with pytest.raises(ServableError, match=r"for the SwitchEncoder in .*default give an encoder that is built, got"):
+        SimilarityModel.load(tmp_path, encoders={"default": given})
+
+
 def test_a_transform_is_known_by_its_name_wherever_its_module_is(tmp_path: Path) -> None:
     encoder = ModuleEncoder(nn.Linear(2, 2), 2, transform=torch.as_tensor)
     encoder.save(tmp_path)
@@ -266,8 +289,17 @@ def test_a_switch_is_built_from_nested_configs() -> None:
         ({"type": "NgramEncoder", "size": 4}, "^option 'text': encoder 'NgramEncoder' has no setting 'size'"),
         ({"type": "NgramEncoder", "embedding_size": 0}, "^option 'text': embedding_size must be a positive integer"),
         ({"embedding_size": 4}, "^option 'text': an? encoder is given as"),
+        ({"type": "VisionEncoder"}, "^option 'text': encoder 'VisionEncoder': missing .*'backbone'"),
+        (
+            {"type": "VisionEncoder", "backbone": "resnet18"},
+            "^option 'text': backbone must be .*'resnet18'; in a config, name a registered subclass of VisionEncoder",
+        ),
+        (
+            {"type": "ModuleEncoder", "module": "x", "embedding_size": 4},
+            "^option 'text': module must be .*'x'; in a config, name a registered subclass of ModuleEncoder",
+        ),
     ],
 )
-def test_wrong_nested_configs_are_named(config: dict[str, Any], message: str) -> None:
+def test_wrong_nested_configs_are_named(config: dict[str, Any], message: str, without_type_checks: Any) -> None:
     with pytest.raises(ConfigError, match=message):
         SwitchEncoder({"text": config})

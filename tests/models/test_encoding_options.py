@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from simtrain.encoders import ModuleEncoder, NgramEncoder
+from simtrain.encoders import ModuleEncoder, NgramEncoder, SwitchEncoder
 from simtrain.errors import ConfigError, DataError
 from simtrain.heads import AsymmetricHead, EmptyHead, LinearHead
 from simtrain.models import SimilarityModel
@@ -84,6 +84,9 @@ def test_the_encoder_that_gives_nan_is_named_with_the_item():
     nn.init.constant_(next(broken.parameters()), float("inf"))
     with pytest.raises(DataError, match="item 0 has an embedding with NaN or infinite values from the head"):
         SimilarityModel(parts["safe"], broken).encode(items)
+    switch = SwitchEncoder({"image": parts["weak"], "text": NgramEncoder(2)})
+    with pytest.raises(DataError, match=r"item 2 has .* from encoder 'default', option 'image' \(1 of 3"):
+        SimilarityModel(switch, EmptyHead(2)).encode(["a", *items[1:]])
 
 
 class Dropping(ModuleEncoder):

@@ -42,6 +42,11 @@ class RegisteredLengths(Lengths):
     pass
 
 
+@registry.heads.register_module("test_model_card_head")
+class RegisteredHead(GatedHead):
+    __module__ = "shop.heads"
+
+
 def tables_in(text: str) -> list[list[list[str]]]:
     """Rows of each table, as a Markdown reader sees them."""
     tables: list[list[list[str]]] = []
@@ -239,6 +244,24 @@ def test_its_code_for_images_has_items_that_the_encoder_takes() -> None:
     (items,) = re.findall(r"items = (.*?)  #", text)
     assert "import torch\n" in text
     assert SimilarityModel(encoder, EmptyHead(4)).encode(eval(items, {"torch": torch})).shape == (1, 4)
+
+
+def test_its_code_imports_the_users_registered_classes_wherever_they_stand() -> None:
+    class LocalHead(GatedHead):
+        pass
+
+    inside = SwitchEncoder({"text": SwitchEncoder({"text": RegisteredLengths()})})
+    for encoder, head in (
+        (inside, EmptyHead(1)),
+        (RegisteredLengths(), RegisteredHead(1)),
+        (NgramEncoder(1), SequentialHead(RegisteredHead(1), LocalHead(1), output_size=1)),
+        (inside, AsymmetricHead(1, query=RegisteredHead(1))),
+    ):
+        text = card_of(SimilarityModel(encoder, head))
+        assert ("import RegisteredLengths\n" in text) == (not isinstance(encoder, NgramEncoder))
+        assert text.count("\nfrom shop.heads import RegisteredHead\n") == (not isinstance(head, EmptyHead))
+        assert ("allow=[LocalHead]" in text) == isinstance(head, SequentialHead)
+        assert "allow=[LocalHead]" in text or "allow=" not in text
 
 
 def test_classes_defined_in_a_function_are_not_imported() -> None:

@@ -85,9 +85,12 @@ def test_names_that_cannot_be_used(name: str) -> None:
         SimilarityModel({name: PrecomputedEncoder(1)}, EmptyHead(1))
 
 
-def test_wrong_parts_are_named() -> None:
+def test_wrong_parts_are_named(without_type_checks: Any) -> None:
     with pytest.raises(ConfigError, match="a model needs at least one encoder, got none"):
         SimilarityModel({}, EmptyHead(1))
+    for wrong in (PrecomputedEncoder, [PrecomputedEncoder(1)], None):
+        with pytest.raises(ConfigError, match="encoders must be an encoder, or encoders by name, got"):
+            SimilarityModel(wrong, EmptyHead(1))
     with pytest.raises(ConfigError, match=r"encoder 'default' must be a simtrain\.encoders\.Encoder, got Linear"):
         SimilarityModel(nn.Linear(1, 1), EmptyHead(1))
     with pytest.raises(ConfigError, match=r"head must be a simtrain\.heads\.EncoderHead, got Linear"):
@@ -256,6 +259,9 @@ def test_similarity_takes_items_embeddings_or_both() -> None:
     torch.testing.assert_close(model.similarity(a), torch.tensor([[1, 0.6], [0.6, 1]]))
     assert model.similarity("a", b).shape == (1, 2)
     assert model.similarity([], b).shape == (0, 2)
+    one: Any
+    for one in ("aaabbbb", model.encode("aaabbbb"), model.encode("aaabbbb", to_numpy=False)):
+        torch.testing.assert_close(model.similarity(one, a), torch.tensor([[0.6, 1]]))
 
 
 # -- save and load

@@ -50,3 +50,9 @@ def test_no_image_of_that_shape_is_one_error() -> None:
 def test_other_encoders_take_the_rows_of_an_array() -> None:
     model = SimilarityModel(ModuleEncoder(nn.Flatten(), 6), EmptyHead(6))
     assert model.encode(torch.zeros(4, 2, 3)).shape == (4, 6)
+
+
+@pytest.mark.parametrize("model", models())
+@pytest.mark.parametrize("none", [np.zeros((0, 3)), np.zeros((0, 8, 3), np.uint8), torch.zeros(0, 8, 8), []])
+def test_no_images_give_no_rows(model: SimilarityModel, none: Any) -> None:
+    assert model.encode(none).shape == (0, 4)

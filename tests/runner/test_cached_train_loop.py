@@ -29,9 +29,11 @@ from simtrain.metrics import RetrievalPrecision
 from simtrain.runner import CachedTrainLoop, TrainLoop
 from simtrain.runner.cached_epoch_loop import PARTS
 from simtrain.runner.lean_step import LeanStep
+from simtrain.training.cached_step import CachedStep
 from tests.training.models import BagEncoder, group_model, group_samples, pair_model, pair_samples
 
 CPU = CacheConfig(CacheType.CPU)
+slow = partial(pytest.param, marks=pytest.mark.slow)
 N = 44  # in batches of 4: 11 an epoch, a short last window of accumulation
 
 
@@ -157,16 +159,24 @@ LOADERS = {
 }
 
 
-@pytest.mark.parametrize("name", LOADERS)
+@pytest.mark.parametrize("name", ["in order", "workers", "PK", "batch sampler", *map(slow, LOADERS)])
 def test_all_samplers_and_numbers_of_workers(name):
     assert_same(groups(head=dropout_head), LOADERS[name])
 
 
-LOSSES = [SupConLoss(), TripletLoss(margin=0.3, mining="hard"), TripletLoss(mining="semi_hard")]
+HARD, SEMI_HARD = TripletLoss(margin=0.3, mining="hard"), TripletLoss(mining="semi_hard")
+XBM = XbmConfig(buffer_size=30, start_iteration=3)
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("xbm", [None, XbmConfig(buffer_size=30, start_iteration=3)])
+@pytest.mark.parametrize(
+    ("loss", "xbm"),
+    [
+        (HARD, None),
+        (SupConLoss(), XBM),
+        *(slow(loss, None) for loss in (SupConLoss(), SEMI_HARD)),
+        *(slow(loss, XBM) for loss in (HARD, SEMI_HARD)),
+    ],
+)
 def test_group_losses_with_and_without_a_memory(loss, xbm):
     assert_same(groups(loss=loss, xbm=xbm), LOADERS["PK"])
 
@@ -191,10 +201,10 @@ def schedule(optimizer, total):
 @pytest.mark.parametrize(
     "training",
     [
-        {"gradient_accumulation": 3},
-        {"grad_clip": 0.01},
+        slow({"gradient_accumulation": 3}),
+        slow({"grad_clip": 0.01}),
         {"gradient_accumulation": 3, "grad_clip": 0.01, "precision": "bf16-mixed"},
-        {"precision": "bf16-mixed"},
+        slow({"precision": "bf16-mixed"}),
         {"ema": {"decay": 0.9}},
     ],
     ids=str,
@@ -271,14 +281,14 @@ def with_trainer_options(monkeypatch, **more):
     "more",
     [
         {"max_steps": 7},
-        {"max_steps": 11},
-        {"max_steps": 16, "accumulate_grad_batches": 1},
+        slow({"max_steps": 11}),
+        slow({"max_steps": 16, "accumulate_grad_batches": 1}),
         {"limit_train_batches": 5},
         {"val_check_interval": 3},
-        {"val_check_interval": 0.5},
-        {"val_check_interval": 4, "check_val_every_n_epoch": None},
-        {"check_val_every_n_epoch": 2},
-        {"max_time": "00:00:10:00"},
+        slow({"val_check_interval": 0.5}),
+        slow({"val_check_interval": 4, "check_val_every_n_epoch": None}),
+        slow({"check_val_every_n_epoch": 2}),
+        slow({"max_time": "00:00:10:00"}),
         {"fast_dev_run": False, "overfit_batches": 4},
     ],
     ids=str,
@@ -336,8 +346,7 @@ def test_loggers_get_the_same_lines(tmp_path, monkeypatch, every):
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")  # on purpose
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("steps", [4, 11, 15])
+@pytest.mark.parametrize(("steps", "workers"), [(4, 0), slow(15, 2), slow(4, 2), slow(11, 0), slow(11, 2), slow(15, 0)])
 def test_a_run_resumed_from_the_middle_of_an_epoch_ends_with_the_same_weights(tmp_path, monkeypatch, workers, steps):
     make_loader = partial(loader_of, "groups", shuffle=True, num_workers=workers)
     make_model = groups(scheduler=schedule, xbm=XbmConfig(buffer_size=30, start_iteration=2))
@@ -398,6 +407,34 @@ def test_a_loss_that_is_not_finite_is_refused_before_it_spoils_the_weights():
         weights.append([p.tolist() for p in model.model.head.parameters()])
         assert model._log_later is None
     assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize("own", [None, "compute_loss", "process_results", "train_step", "hook", "views"])
+def test_the_quick_step_stands_in_for_the_usual_one_only(own):
+    seen, quick = [], []
+
+    def model():
+        cache = CPU if own != "views" else CacheConfig(CacheType.CPU, views=2, augment=str.upper)
+        made = group_model(cache=cache)
+        made.process_results = lambda *args, **kwargs: seen.append(1)
+        if own == "compute_loss":
+            usual = made.compute_loss
+            made.compute_loss = lambda *args: {**usual(*args), "more": torch.tensor(1.0)}
+        elif own == "train_step":
+            usual = made.train_step
+            made.train_step = lambda batch, *args, **kwargs: usual(batch, *args, **kwargs)
+        elif own == "hook":
+            made.model.register_forward_hook(lambda *args: None)
+            made.register_forward_hook(lambda *args: seen.append(2))
+        return made
+
+    with pytest.MonkeyPatch.context() as patch:
+        call = CachedStep.__call__
+        patch.setattr(CachedStep, "__call__", lambda *args: quick.append(1) or call(*args))
+        assert_same(model, LOADERS["shuffled"])
+    assert bool(quick) == (own in (None, "compute_loss", "process_results"))
+    assert seen.count(1) == 2 * 22
+    assert seen.count(2) == (2 * 22 if own == "hook" else 0)
 
 
 def test_a_step_that_leaves_a_batch_out():

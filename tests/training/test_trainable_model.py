@@ -211,7 +211,7 @@ def test_val_step_is_valid_step_whichever_a_subclass_overrides():
 
 def test_results_of_validation_hold_what_evaluation_needs():
     result = group_model().valid_step(group_samples(6))
-    assert set(result) == {"loss", "n_active", "embeddings", "targets"}
+    assert set(result) == {"loss", "embeddings", "targets"}
     assert result["embeddings"].shape == (6, 4)
 
 
@@ -330,7 +330,7 @@ def test_losses_and_metrics_are_logged_by_stage_and_results_are_handed_over():
         (1, TrainStage.VALIDATION),
     ]
     tested = trainer().test(model, loader, verbose=False)[0]
-    assert set(tested) == {"test_loss", "test_n_active", "precision_test"}
+    assert set(tested) == {"test_loss", "precision_test"}
 
 
 def test_the_logged_metric_is_the_mean_over_all_queries_of_the_epoch():

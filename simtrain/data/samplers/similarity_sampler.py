@@ -127,7 +127,7 @@ class SimilaritySampler(DistributedSampler[int]):
         Example:
             >>> from simtrain.data import ShuffleSampler
             >>> [batch.tolist() for batch in ShuffleSampler(range(5), seed=0).batches(2)]
-            [[2, 4], [0, 3], [1]]
+            [[2, 4], [3, 0], [1]]
         """
         share, progress = self._begin()
         for batch in torch.split(torch.from_numpy(share), batch_size):
