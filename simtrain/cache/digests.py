@@ -108,7 +108,8 @@ def array_digest(array: Array, other: OtherDigest) -> Digest:
         return node("objects", shape, *(value_digest(item, other) for item in array.ravel().tolist()))
     content = np.ascontiguousarray(array).reshape(-1)
     raw = content.view(np.uint8) if array.dtype.itemsize else content
-    return node("array", array.dtype.str.encode(), shape, raw.data if raw.size else b"")
+    kind = repr(array.dtype.descr) if array.dtype.names else array.dtype.str  # the latter says nothing of fields
+    return node("array", kind.encode(), shape, raw.data if raw.size else b"")
 
 
 def tensor_digest(tensor: Tensor) -> Digest:

@@ -18,6 +18,8 @@ from simtrain.cache.digests import Digest, class_name, node, pair_digests, value
 from simtrain.errors import CacheError, DataError
 
 KEY_BYTES = 16
+#: EXIF tag of an image that is to be turned before it is looked at.
+ORIENTATION = 0x0112
 KEYS_AT_ONCE = 4096
 
 
@@ -114,7 +116,10 @@ def file_digest(path: Path) -> Digest:
 
 def image_digest(image: Any) -> Digest:
     """Digest of a PIL image, told by its attributes so that Pillow is not needed."""
-    looks = [str(image.mode), tuple(int(side) for side in image.size)]
+    looks: list[Any] = [str(image.mode), tuple(int(side) for side in image.size)]
+    # What the usual first steps of preprocessing read besides the pixels: convert("RGBA") and exif_transpose.
+    looks.append(image.info.get("transparency") if hasattr(image, "info") else None)
+    looks.append(image.getexif().get(ORIENTATION) if hasattr(image, "getexif") else None)
     if image.mode in ("P", "PA"):  # pixels are numbers of colours there
-        looks += [image.getpalette(), image.info.get("transparency")]
+        looks.append(image.getpalette(None))  # with its transparency, where it has one
     return node("image", value_digest(looks, uncommon_digest), image.tobytes())

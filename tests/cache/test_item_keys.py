@@ -29,7 +29,7 @@ class Picture:
     def tobytes(self) -> bytes:
         return self.pixels
 
-    def getpalette(self) -> list[int] | None:
+    def getpalette(self, rawmode: str | None = "RGB") -> list[int] | None:
         return self.palette
 
 
@@ -144,3 +144,33 @@ def test_a_key_extractor_gives_the_key():
 def test_a_key_extractor_must_give_plain_values():
     with pytest.raises(CacheError, match="must give texts, bytes, numbers or tuples of them; for the item"):
         item_keys(["a"], lambda item: object())
+
+
+def test_what_preprocessing_reads_of_an_image_besides_its_pixels_counts():
+    image = pytest.importorskip("PIL.Image")
+
+    def turned(orientation):
+        picture = image.new("RGB", (4, 6), "red")
+        picture.getexif()[0x0112] = orientation
+        return picture
+
+    def with_transparency(value):
+        picture = image.new("RGB", (4, 6), "red")
+        picture.info["transparency"] = value
+        return picture
+
+    def with_palette(mode, colours):
+        picture = image.new("P", (2, 2))
+        picture.putpalette(colours, mode)
+        return picture
+
+    assert item_key(turned(1)) != item_key(turned(6))
+    assert item_key(turned(6)) == item_key(turned(6))
+    assert item_key(with_transparency((255, 0, 0))) != item_key(with_transparency(None))
+    opaque, clear = with_palette("RGBA", bytes([9, 9, 9, 255])), with_palette("RGBA", bytes([9, 9, 9, 0]))
+    assert item_key(opaque) != item_key(clear)
+
+
+def test_the_names_and_types_of_an_arrays_fields_count():
+    raw = np.arange(4, dtype="i4")
+    assert item_key(raw.view([("a", "f4"), ("b", "f4")])) != item_key(raw.view([("x", "i4"), ("y", "i4")]))
