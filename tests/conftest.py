@@ -16,7 +16,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 # Machines differ in speed: a slow example is no failure, and a run is the same every time.
-settings.register_profile("simtrain", deadline=None, max_examples=40, derandomize=True)
+settings.register_profile("simtrain", deadline=None, max_examples=25, derandomize=True)
 settings.load_profile("simtrain")
 
 

@@ -143,6 +143,7 @@ def rank_reads(rank, world, port, folder):
         pickle.dump(read, file)
 
 
+@pytest.mark.slow
 def test_each_sample_once_over_ranks_and_workers(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

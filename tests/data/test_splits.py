@@ -122,6 +122,7 @@ def test_too_few_groups_are_refused():
     assert split_groups([5, 5], {"all": 1}) == {"all": [0, 1]}
 
 
+@pytest.mark.slow
 def test_200_000_items_are_split_in_seconds():
     started = time.perf_counter()
     split_groups(np.random.default_rng(0).integers(0, 50_000, 200_000))

@@ -54,7 +54,7 @@ def transformer(name: str, n_tokens: int) -> Any:
 ARCHITECTURES = ["bert", "roberta", "mpnet", "modernbert", "llama", "distilbert", "gpt2"]
 
 
-@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("count", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 3))])
 @pytest.mark.parametrize("pooling", ["mean", "last"])
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_both_parts_together_are_the_forward(name: str, pooling: str, count: int, tokenizer: Any) -> None:

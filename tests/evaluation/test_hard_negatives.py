@@ -55,7 +55,7 @@ def brute_force(queries, corpus, positives, k, margin, relative_margin, max_scor
 rule = st.one_of(st.none(), st.integers(1, 60).map(lambda n: n / 100 + 0.00123))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     seed=st.integers(0, 2**31),
     sizes=st.tuples(st.integers(1, 8), st.integers(1, 30)),

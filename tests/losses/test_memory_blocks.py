@@ -123,6 +123,7 @@ def test_a_memory_equals_the_whole_matrix(loss, reference, seed, n, m, n_groups,
             torch.testing.assert_close(gradient, wanted, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("loss", "reference"), LOSSES, ids=IDS)
 def test_long_memories_take_the_same_way_by_lists_and_by_blocks(loss, reference):
     """A memory of many folds, in which some losses list what is active and others do not."""

@@ -82,6 +82,7 @@ def test_semi_hard_negatives_by_brute_force(seed):
     assert rows(SemiHardMiner()(embeddings, groups)) == sorted(expected)
 
 
+@pytest.mark.slow
 def test_distances_are_drawn_by_one_over_their_density():
     torch.manual_seed(0)
     embeddings = torch.nn.functional.normalize(torch.randn(40, 4))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 SCRIPT = """
 import copy, sys
 import numpy as np
@@ -49,6 +51,7 @@ assert copy.deepcopy(head)._compiled_call_impl is None
 """
 
 
+@pytest.mark.slow
 def test_a_compiled_model_encodes_and_trains_as_before(tmp_path: object) -> None:
     done = subprocess.run([sys.executable, "-c", SCRIPT, f"{tmp_path}/model"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

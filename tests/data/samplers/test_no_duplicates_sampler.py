@@ -177,6 +177,7 @@ def test_wrong_arguments_are_refused(without_type_checks):
         NoDuplicatesSampler(random_pairs(3, 9, 9), batch_size=1, remainder="repeat")
 
 
+@pytest.mark.slow
 def test_100_000_pairs_are_ordered_in_seconds():
     keys = np.random.default_rng(0).integers(0, [50_000, 50_000, 5_000], (100_000, 3)) * 3 + np.arange(3)
     sampler = NoDuplicatesSampler(keys, batch_size=100, seed=0, keys=lambda row: row.tolist())
