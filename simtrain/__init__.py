@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from simtrain import registry
     from simtrain.cache import CacheConfig, CacheType
     from simtrain.config import load_cfg
-    from simtrain.evaluation import evaluate
+    from simtrain.evaluation import Evaluator, evaluate
     from simtrain.models import SimilarityModel
     from simtrain.runner import Runner, fit
     from simtrain.training import AttachedMetric, BaseModel, TrainableModel, TrainStage
@@ -26,6 +26,7 @@ __all__ = [
     "BaseModel",
     "CacheConfig",
     "CacheType",
+    "Evaluator",
     "Runner",
     "SimilarityModel",
     "TrainStage",
@@ -42,6 +43,7 @@ _ROOMS = {
     "BaseModel": "simtrain.training",
     "CacheConfig": "simtrain.cache",
     "CacheType": "simtrain.cache",
+    "Evaluator": "simtrain.evaluation",
     "Runner": "simtrain.runner",
     "SimilarityModel": "simtrain.models",
     "TrainStage": "simtrain.training",

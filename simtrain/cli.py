@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from simtrain import cli_cache
+from simtrain import cli_cache, cli_compare, cli_evaluation
 from simtrain.errors import SimtrainError
 
 EXIT_BAD_INPUT = 2
@@ -24,6 +24,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(cli_cache.app)
+app.command()(cli_compare.compare)
+app.command()(cli_evaluation.evaluate_embeddings)
 
 ModelFolder = Annotated[Path, typer.Argument(help="Folder of a saved model.", show_default=False)]
 DataFile = Annotated[Path, typer.Argument(help="CSV or JSONL file.", show_default=False)]
@@ -91,26 +93,50 @@ def train(
 def evaluate(
     model: ModelFolder,
     data: DataFile,
-    kind: Annotated[str, typer.Option(help="'pairs' (query, document) or 'groups' (item, group).")] = "pairs",
+    kind: Annotated[str, typer.Option(help="'pairs', 'triplets', 'groups' or 'query_gallery'.")] = "pairs",
     column: Columns = None,
     k: Annotated[list[int] | None, typer.Option("-k", help="Depth of the metrics at k. Repeatable.")] = None,
     batch_size: BatchSize = 32,
     cache: CacheFolder = None,
+    expand_queries: cli_evaluation.ExpandQueries = 0,
+    augment_gallery: cli_evaluation.AugmentGallery = 0,
+    pca: cli_evaluation.Pca = None,
+    whiten: cli_evaluation.Whiten = False,
+    rerank: cli_evaluation.Rerank = False,
+    errors: cli_evaluation.Errors = 0,
+    leaks: cli_evaluation.Leaks = None,
     output: Annotated[Path | None, typer.Option(help="Also write figures and intervals to this JSON file.")] = None,
+    scores: Annotated[
+        Path | None, typer.Option(help="Also write each query's scores to this JSON file, for `simtrain compare`.")
+    ] = None,
 ) -> None:
     """Measure exact retrieval of a saved model on a test file, with 95 % intervals."""
     import json
 
+    from simtrain.errors import ConfigError
     from simtrain.evaluation import evaluate as evaluate_model
-    from simtrain.evaluation.table import result_table
+    from simtrain.evaluation import retrieval_task
+    from simtrain.evaluation.query_scores import scores_by_query
+    from simtrain.evaluation.text_files import draft
 
     _check_parent(output)
+    _check_parent(scores)
+    if leaks is not None and not errors:
+        raise ConfigError("--leaks is part of the error analysis: say how much of it to show with --errors N")
+    post = cli_evaluation.post_processing(expand_queries, augment_gallery, pca, whiten, rerank)
     samples = _read_samples(data, kind, _roles(column))
-    result = evaluate_model(_load(model, cache), samples, k=k or (1, 5, 10), batch_size=batch_size)
-    typer.echo(result_table(result, list(result.metrics)))
-    typer.echo(f"{result.n_queries} queries over {result.n_gallery} items")
+    train = None if leaks is None else _read_samples(leaks, kind, _roles(column))
+    loaded = _load(model, cache)
+    result = evaluate_model(loaded, samples, k=k or (1, 5, 10), batch_size=batch_size, post=post)
+    cli_evaluation.show_result(result)
+    figures = result.as_dict()
+    if errors:
+        figures["errors"] = cli_evaluation.analysed(loaded, samples, errors, train, batch_size)
     if output is not None:
-        output.write_text(json.dumps(result.as_dict(), indent=2) + "\n")
+        with draft(output) as file:
+            file.write(json.dumps(figures, indent=2) + "\n")
+    if scores is not None:
+        scores_by_query(result, retrieval_task(samples).queries).save(scores)
 
 
 @app.command()
@@ -188,12 +214,14 @@ def search(
 
 
 def _read_samples(data: Path, kind: str, columns: dict[str, str]) -> Any:
-    from simtrain.data import read_groups, read_pairs, read_triplets
+    from simtrain.data import read_groups, read_pairs, read_query_gallery, read_triplets
     from simtrain.errors import ConfigError, nearest
 
     readers: dict[str, Any] = {"pairs": read_pairs, "triplets": read_triplets, "groups": read_groups}
+    if kind == "query_gallery":
+        return read_query_gallery(data, None, columns)
     if kind not in readers:
-        raise ConfigError(f"unknown --kind {kind!r}; {nearest(kind, readers)}")
+        raise ConfigError(f"unknown --kind {kind!r}; {nearest(kind, [*readers, 'query_gallery'])}")
     return readers[kind](data, columns)
 
 

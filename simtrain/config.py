@@ -92,6 +92,7 @@ class Config:
         cache: Arguments of :class:`simtrain.CacheConfig`; null for no cache.
         xbm: Arguments of :class:`simtrain.XbmConfig`; null for no memory.
         metrics: Name → ``{type: …}`` of a metric that is logged for each batch.
+        evaluators: Name → ``{type: …, stages: …}`` of what measures whole data sets at the end of each epoch.
         data: See :class:`DataConfig`.
         training: See :class:`TrainingConfig`.
     """
@@ -107,6 +108,7 @@ class Config:
     cache: dict[str, Any] | None = None
     xbm: dict[str, Any] | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
+    evaluators: dict[str, Any] = field(default_factory=dict)
     data: DataConfig = field(default_factory=DataConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
@@ -226,6 +228,10 @@ def _check_components(cfg: DictConfig) -> None:
         registry.callbacks.check({"type": "EMA", **plain(cfg.training.ema)})
     for metric in plain(cfg.metrics).values():
         registry.metrics.check(metric)
+    for evaluator in plain(cfg.evaluators).values():
+        own = ("stages", "prog_bar", "logger")
+        words = dict(evaluator) if isinstance(evaluator, dict) else {}
+        registry.metrics.check({word: value for word, value in words.items() if word not in own} or evaluator)
     if cfg.data.kind not in DATA_KINDS:
         raise ConfigError(f"unknown data.kind {cfg.data.kind!r}; {nearest(cfg.data.kind, DATA_KINDS)}")
     if cfg.data.sampler is not None:

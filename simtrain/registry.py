@@ -202,7 +202,10 @@ encoders = Registry("encoder", ("simtrain.encoders",))
 heads = Registry("head", ("simtrain.heads",))
 losses = Registry("loss", ("simtrain.losses",))
 miners = Registry("miner", ("simtrain.losses",))
-metrics = Registry("metric", ("simtrain.metrics.retrieval",))
+metrics = Registry(
+    "metric",
+    ("simtrain.metrics.retrieval", "simtrain.evaluation.set_retrieval", "simtrain.evaluation.pair_correlation"),
+)
 samplers = Registry("sampler", ("simtrain.data",))
 preprocessors = Registry(
     "data preprocessor",
@@ -215,5 +218,11 @@ preprocessors = Registry(
 optimizers = Registry("optimizer", ("simtrain.training.schedules",))
 schedulers = Registry("scheduler", ("simtrain.training.schedules",))
 callbacks = Registry("callback", ("simtrain.training.averaging",))
+# From an item to a random version of it, and from an item to its key: for the cache. There are none of our own.
+augments = Registry("augment function")
+key_extractors = Registry("key extractor")
 
-ALL = (models, encoders, heads, losses, miners, metrics, samplers, preprocessors, optimizers, schedulers, callbacks)
+ALL = (
+    *(models, encoders, heads, losses, miners, metrics, samplers, preprocessors, optimizers, schedulers, callbacks),
+    *(augments, key_extractors),
+)

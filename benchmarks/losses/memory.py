@@ -37,6 +37,8 @@ from simtrain.xbm import XbmBuffer
 
 PER_GROUP = 4
 GROUPS = 500
+#: Different batches that are queued and compared in turn.
+BATCHES = 16
 
 warnings.filterwarnings("ignore")
 
@@ -81,18 +83,23 @@ CASES: dict[str, tuple[Callable[[], RowLoss], Callable[[], Any], Callable[[], An
 
 
 def draw(memory: int, batch: int, dim: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Embeddings as in the middle of a training: classes are clusters that overlap."""
+    """A memory and some batches, as in the middle of a training: classes are clusters that overlap.
+
+    Each step takes the next batch: of one that is queued over and over, the memory would soon hold nothing else.
+    """
     generator = torch.Generator().manual_seed(0)
     centres = torch.randn(GROUPS, dim, generator=generator)
     groups = torch.randint(GROUPS, (memory,), generator=generator)
-    own = torch.randint(GROUPS, (batch // PER_GROUP,), generator=generator).repeat_interleave(PER_GROUP)
-    noise = torch.randn(memory + batch, dim, generator=generator)
+    n_own = BATCHES * batch // PER_GROUP
+    own = torch.randint(GROUPS, (n_own,), generator=generator).repeat_interleave(PER_GROUP)
+    noise = torch.randn(memory + BATCHES * batch, dim, generator=generator)
     embeddings = normalize(centres[torch.cat([groups, own])] + 1.5 * noise)
-    return embeddings[:memory], groups, embeddings[memory:], own
+    return embeddings[:memory], groups, embeddings[memory:].view(BATCHES, batch, dim), own.view(BATCHES, batch)
 
 
-def floor_step(name: str, memory: Tensor, memory_groups: Tensor, batch: Tensor, groups: Tensor) -> Callable[[], Any]:
-    """The least that a step can cost."""
+def floor_step(name: str, memory: Tensor, memory_groups: Tensor, batches: Tensor, labels: Tensor) -> Callable[[], Any]:
+    """The least that a step can cost; what queueing costs is not in it."""
+    batch, groups = batches[0], labels[0]
 
     def dense() -> None:
         anchors = batch.clone().requires_grad_()
@@ -118,15 +125,16 @@ def floor_step(name: str, memory: Tensor, memory_groups: Tensor, batch: Tensor, 
 
 
 def our_step(
-    name: str, memory: Tensor, memory_groups: Tensor, batch: Tensor, groups: Tensor, dtype: torch.dtype
+    name: str, memory: Tensor, memory_groups: Tensor, batches: Tensor, labels: Tensor, dtype: torch.dtype
 ) -> Any:
     loss, buffer = CASES[name][0](), XbmBuffer(len(memory), memory.shape[1], dtype=dtype)
     buffer.queue(memory, memory_groups, torch.arange(len(memory)))
     numbers = iter(range(10**9))
 
     def step() -> Tensor:
-        anchors = batch.clone().requires_grad_()
-        items = -1 - torch.arange(len(batch)) - next(numbers) * len(batch)
+        number = next(numbers)
+        anchors, groups = batches[number % BATCHES].clone().requires_grad_(), labels[number % BATCHES]
+        items = -1 - torch.arange(len(anchors)) - number * len(anchors)
         buffer.queue(anchors.detach(), groups, items)
         value = loss.memory_rows_loss(anchors, groups, items, buffer.rows())
         value.backward()
@@ -135,15 +143,17 @@ def our_step(
     return step
 
 
-def peer_step(name: str, memory: Tensor, memory_groups: Tensor, batch: Tensor, groups: Tensor) -> Any:
+def peer_step(name: str, memory: Tensor, memory_groups: Tensor, batches: Tensor, labels: Tensor) -> Any:
     _, make_loss, make_miner, _, _ = CASES[name]
     miner: nn.Module | None = None if make_miner is None else make_miner()
     peer = losses.CrossBatchMemory(make_loss(), memory.shape[1], memory_size=len(memory), miner=miner)
     peer.add_to_memory(memory, memory_groups, len(memory))
     peer.has_been_filled = True
+    numbers = iter(range(10**9))
 
     def step() -> Tensor:
-        anchors = batch.clone().requires_grad_()
+        number = next(numbers)
+        anchors, groups = batches[number % BATCHES].clone().requires_grad_(), labels[number % BATCHES]
         value = peer(anchors, groups)
         value.backward()
         return value

@@ -8,9 +8,11 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from simtrain.cache.cached_encoder import CachedEncoder
+from simtrain.cache.dense_states import DenseStateCache
 from simtrain.cache.state_cache import StateCache
 from simtrain.cache.views import own_rows
 from simtrain.encoders.layer_split import SplitEncoder
+from simtrain.encoders.module_split import DenseSplitEncoder
 
 
 class BoundaryEncoder(CachedEncoder):
@@ -22,9 +24,9 @@ class BoundaryEncoder(CachedEncoder):
         cache: The filled cache at the encoder's boundary.
     """
 
-    cache: StateCache
+    cache: StateCache | DenseStateCache
 
-    def __init__(self, cache: StateCache) -> None:
+    def __init__(self, cache: StateCache | DenseStateCache) -> None:
         super().__init__(cache)
         # A part of this one, other than in a CachedEncoder: it has a mode, and its weights are used.
         self.whole = cache.encoder
@@ -40,7 +42,7 @@ class BoundaryEncoder(CachedEncoder):
         return True
 
     def forward(self, batch: Int64[Tensor, "n ..."]) -> Float[Tensor, "n dim"]:
-        """Gather token states, and embed them.
+        """Gather states, and embed them.
 
         Args:
             batch: Row numbers, as a :class:`CachedEncoder` takes them.
@@ -48,5 +50,7 @@ class BoundaryEncoder(CachedEncoder):
         Returns:
             Embeddings on the device of ``batch``, shape ``(n, embedding_size)``.
         """
-        states, mask = self.cache.gather(own_rows(batch), batch.device)
-        return cast("SplitEncoder", self.whole).trainable_part(states, mask)
+        states: Any = self.cache.gather(own_rows(batch), batch.device)
+        if isinstance(states, Tensor):
+            return cast("DenseSplitEncoder", self.whole).trainable_part(states)
+        return cast("SplitEncoder", self.whole).trainable_part(*states)

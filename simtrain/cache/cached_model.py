@@ -7,19 +7,17 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
-from simtrain.cache.boundary import BoundaryEncoder
-from simtrain.cache.cached_encoder import CachedEncoder
 from simtrain.cache.config import CacheConfig, CacheType
 from simtrain.cache.embedding_cache import EmbeddingCache, FillReport
-from simtrain.cache.fingerprint import encoder_fingerprint
-from simtrain.cache.indexed_loader import RowsCollate, indexed_loader
-from simtrain.cache.opening import open_cache
-from simtrain.cache.resolving import boundary_names, resolve
-from simtrain.cache.state_cache import StateCache, boundary_fingerprint, open_states
-from simtrain.cache.views import ViewItems, ViewLookup, Views, drawn_rows
-from simtrain.data.batches import BatchLayout, SampleBatch, layout_of
+from simtrain.cache.indexed_loader import RowsCollate
+from simtrain.cache.item_keys import UnidentifiedItemError
+from simtrain.cache.item_numbers import ItemNumbers
+from simtrain.cache.open_caches import OpenCaches
+from simtrain.cache.resolving import resolve
+from simtrain.cache.row_loaders import LoadedItems
+from simtrain.data.batches import SampleBatch, collate_samples, layout_of
 from simtrain.data.collate import EncoderCollate
 from simtrain.data.loaders import check_collate, read_samples, with_collate
 from simtrain.data.sides import DOCUMENT, QUERY
@@ -61,10 +59,8 @@ class CachedModel:
     def __init__(self, model: SimilarityModel, config: CacheConfig | None) -> None:
         self._original = model
         self._config = config or CacheConfig(CacheType.NONE)
-        self._caches: dict[str, EmbeddingCache] = {}
-        self._identities: dict[str, str] = {}
+        self._open_caches = OpenCaches(self._config)
         self._is_open = False
-        self._views: dict[str, Views] = {}
         self._n_drawn = 0
         self.model = model
         #: Number of the epoch whose views are drawn, where no trainer counts; None draws anew for every batch.
@@ -83,10 +79,7 @@ class CachedModel:
     @property
     def training_collate(self) -> EncoderCollate:
         """:attr:`collate` for training: the rows of all versions of an item, for encoders with views."""
-        collate = self.collate
-        for name, views in self._views.items():
-            collate.collate_fns[name] = ViewLookup(self._caches[name].row_lookup, views.prefix, views.count)
-        return collate
+        return self._open_caches.with_views(self.collate)
 
     def open(self, device: torch.device | str = "cpu") -> None:
         """Open the caches for the encoders as they are now; those of unchanged encoders stay open.
@@ -94,27 +87,14 @@ class CachedModel:
         Args:
             device: Device to encode on.
         """
-        encoders = self._encoders()
-        types = resolve(self._config, encoders, torch.device(device))
-        cut = boundary_names(self._config, encoders)
-        for name, kind in types.items():
-            if kind is CacheType.NONE:
-                continue
-            at_boundary = name in cut
-            fingerprint = boundary_fingerprint if at_boundary else encoder_fingerprint
-            identity = f"{fingerprint(encoders[name])} on {device}"
-            if self._identities.get(name) != identity:
-                opened = open_states if at_boundary else open_cache
-                self._caches[name] = opened(name, encoders[name], self._config, kind, device)
-                self._identities[name] = identity
-        self._views = self._asked_views()
+        self._open_caches.open(self._encoders(), device)
         self.model = self._reading_from_caches(self._original.head)
         self._is_open = True
 
     def with_head(self, head: nn.Module) -> CachedModel:
         """The same encoders and caches under another head."""
         twin = CachedModel(SimilarityModel(self._encoders(), head), self._config)
-        twin._caches, twin._identities, twin._views = self._caches, self._identities, self._views
+        twin._open_caches = self._open_caches
         twin.model = twin._reading_from_caches(head)
         return twin
 
@@ -128,6 +108,7 @@ class CachedModel:
         name: str = "data",
         sides: Sequence[int] | None = None,
         training: bool = False,
+        numbers: ItemNumbers | None = None,
     ) -> dict[str, FillReport]:
         """Encode the items that the caches lack.
 
@@ -136,21 +117,15 @@ class CachedModel:
             name: What the items are, for messages.
             sides: Code of each one's side (:mod:`simtrain.data.sides`); None for items without sides.
             training: Encode the items' views too, where there are any.
+            numbers: The items' numbers in their data set, by which a cache in memory knows those without content.
 
         Returns:
             What was reused and what was encoded, by encoder.
+
+        Raises:
+            CacheError: An item has no content to go by, and there is no key extractor; in memory, and no number.
         """
-        collate, views = self.collate, self._views if training else {}
-        for encoder, cache in self._caches.items():
-            items: Any = collate.marked(encoder, objects, sides)
-            if encoder in views:
-                items = ViewItems(objects, items, sides, collate.side_fns.get(encoder), views[encoder])
-            self.reports[encoder] = cache.fill(
-                items,
-                batch_size=self._config.batch_size,
-                num_workers=self._config.num_workers,
-                name=name,
-            )
+        self.reports.update(self._open_caches.fill(self.collate, objects, name, sides, training, numbers))
         return self.reports
 
     def encode(self, inputs: Sequence[Any], **options: Any) -> Any:
@@ -170,7 +145,12 @@ class CachedModel:
 
     def _filled(self, items: list[Any], side: int | None) -> SimilarityModel:
         self.open(device_of(self._original))
-        self.fill(items, sides=None if side is None else [side] * len(items))
+        try:
+            self.fill(items, sides=None if side is None else [side] * len(items))
+        except UnidentifiedItemError:
+            if self._open_caches.are_persistent:
+                raise
+            return self._original  # nothing to know these items by, and no data set to count them in
         return self.model
 
     def prepare(self, loader: DataLoader[Any], training: bool = True) -> DataLoader[Any]:
@@ -187,24 +167,14 @@ class CachedModel:
         if isinstance(loader.collate_fn, RowsCollate):  # prepared before
             self._check_or_fill(loader, training)
             return loader
-        collate = self.training_collate if training else self.collate
         if not self._caches:
-            return with_collate(loader, collate)
-        samples = read_samples(loader.dataset)
-        layout = layout_of(samples)
-        objects, sides = layout.objects(samples), layout.sides(samples)
-        self.fill(objects, sides=sides, training=training)
+            return with_collate(loader, self.collate)
+        loaded = LoadedItems(loader, self._open_caches)
+        self.fill(loaded.objects, sides=loaded.sides, training=training, numbers=loaded.numbers)
+        collate = self.training_collate if training else self.collate
         every_encoder_is_cached = set(self._caches) == set(self._encoders())
-        if not every_encoder_is_cached or loader.batch_sampler is None or isinstance(loader.dataset, IterableDataset):
-            return with_collate(loader, collate)
-        known = None if collate.meta is None else collate.meta(objects, sides)
-        if isinstance(known, list):  # for a head of quaterion-models, which takes a dict for each item
-            return with_collate(loader, collate)
-        self._check_repeatable(loader.dataset, layout)
-        # The collate functions of cached encoders look rows up.
-        rows = {name: look_up(collate.marked(name, objects, sides)) for name, look_up in collate.collate_fns.items()}
-        labels = layout.labels(samples)
-        return indexed_loader(loader, RowsCollate(rows, labels, layout, len(samples), dict(self._identities), known))
+        rows = loaded.rows(collate, dict(self._open_caches.identities)) if every_encoder_is_cached else None
+        return loaded.collating(collate) if rows is None else rows
 
     def drawn(self, features: dict[str, Any], training: bool, epoch: int | None = None) -> dict[str, Any]:
         """Features with one view of each item in the place of all, for a training batch; else the items themselves.
@@ -217,18 +187,11 @@ class CachedModel:
         Raises:
             CacheError: The batch comes from a loader that was prepared for validation.
         """
-        if not self._views or not training:
+        if not self._open_caches.views or not training:
             return features
         epoch = self.epoch if epoch is None else epoch
         moment, self._n_drawn = self._n_drawn if epoch is None else epoch, self._n_drawn + 1
-        for name, made in self._views.items():
-            if features[name].ndim == 1:
-                raise CacheError(
-                    "a loader that was prepared with training=False has no views to train on; prepare it again with "
-                    "setup_dataloader(loader)"
-                )
-            features = {**features, name: drawn_rows(features[name], made.seed, moment)}
-        return features
+        return self._open_caches.drawn(features, moment)
 
     def fill_batch(self, batch: Any, device: torch.device | str = "cpu", training: bool = False) -> None:
         """Encode what the caches lack of a batch that is not collated yet; other batches are left alone.
@@ -242,11 +205,9 @@ class CachedModel:
             return
         if not self._is_open:
             self.open(device)
-        if self._caches and isinstance(batch, SampleBatch):
-            self.fill(batch.objects, "a batch", batch.sides, training)
-        elif self._caches:
-            layout = layout_of(batch)
-            self.fill(layout.objects(batch), "a batch", layout.sides(batch), training)
+        if self._caches:
+            given = batch if isinstance(batch, SampleBatch) else collate_samples(batch)
+            self.fill(given.objects, "a batch", given.sides, training)
 
     def open_for(self, loaders: Any, device: torch.device | str = "cpu", training: bool = False) -> None:
         """Open the caches and fill them with the items of a loader, or of a list of them, that is used as it is.
@@ -263,7 +224,7 @@ class CachedModel:
     def _check_or_fill(self, loader: DataLoader[Any], training: bool) -> None:
         check_collate(loader)
         if isinstance(loader.collate_fn, RowsCollate):
-            if loader.collate_fn.identities != self._identities:
+            if loader.collate_fn.identities != self._open_caches.identities:
                 raise CacheError(
                     "a loader was prepared with setup_dataloader(), and an encoder has changed since: its rows belong "
                     "to other embeddings; call setup_dataloader() again after the last change"
@@ -271,28 +232,23 @@ class CachedModel:
         elif self._caches and not isinstance(loader.collate_fn, EncoderCollate):
             samples = read_samples(loader.dataset)
             layout = layout_of(samples)
-            self.fill(layout.objects(samples), sides=layout.sides(samples), training=training)
+            try:
+                self.fill(layout.objects(samples), sides=layout.sides(samples), training=training)
+            except UnidentifiedItemError as error:
+                raise CacheError(
+                    f"{error}; or train on setup_dataloader(loader), which knows items in memory by their number"
+                ) from error
 
     def _reading_from_caches(self, head: nn.Module) -> SimilarityModel:
         if not self._caches:
             return self._original
-        replaced = {
-            name: BoundaryEncoder(cache) if isinstance(cache, StateCache) else CachedEncoder(cache)
-            for name, cache in self._caches.items()
-        }
-        model = SimilarityModel({**self._encoders(), **replaced}, head)
+        model = SimilarityModel({**self._encoders(), **self._open_caches.stand_ins()}, head)
         model.training = self._original.training
         return model
 
-    def _check_repeatable(self, dataset: Any, layout: BatchLayout) -> None:
-        # A random transform gives another object at the second reading, for which the cache has no row and says so.
-        again = [dataset[0], dataset[len(dataset) - 1]]
-        self.collate.features(layout.objects(again), layout.sides(again))
-
-    def _asked_views(self) -> dict[str, Views]:
-        functions = {name: self._config.augment_of(name) for name in self._caches}
-        count, seed = self._config.views, self._config.seed
-        return {name: Views(count, function, seed) for name, function in functions.items() if function is not None}
+    @property
+    def _caches(self) -> dict[str, EmbeddingCache]:
+        return self._open_caches.by_name
 
     def _encoders(self) -> dict[str, Encoder]:
         return {name: cast("Encoder", encoder) for name, encoder in self._original.encoders.items()}

@@ -8,6 +8,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from simtrain import registry
+from simtrain.cache.named_functions import named_functions
 from simtrain.cache.storage_types import STORAGE_TYPES
 from simtrain.errors import ConfigError, nearest
 
@@ -56,45 +58,67 @@ class CacheConfig:
         mapping: Encoder name → cache type, for encoders that differ from ``cache_type``.
         key_extractors: Function from an item to the value that identifies it (text, bytes, number or a tuple of
             them), for all encoders or by encoder name. Default: the item's content. Items with equal keys share
-            one embedding, so a key must change whenever the item does.
+            one embedding, so a key must change whenever the item does. A ``pathlib.Path`` is known by its place, size
+            and time of change, a ``str`` by its text alone: where texts are paths of files that may be written anew,
+            extract a ``Path``, as in ``key_extractors=pathlib.Path``. Items in memory that have no content to go by
+            (objects of classes of your own) are known by their number in the data; a persistent cache refuses them.
         batch_size: Items encoded at once while filling.
         num_workers: Worker processes that collate while filling; 0 collates in the main process.
         save_dir: Folder of persistent caches; needed by ``DISK``.
         dtype: Type of the stored numbers: ``"float32"``, ``"float16"`` or ``"bfloat16"``. Default, ``"auto"``:
-            float32 for embeddings, float16 for token states at a boundary.
+            float32 for embeddings, float16 for what is cached at a boundary.
         views: How many random versions of each training item to encode. One of them is drawn for each item and epoch;
             validation and search see the items themselves.
         augment: Function from a raw item to a random version of it, for all cached encoders or by encoder name. It may
             draw from the CPU generators of torch, numpy and ``random``, which are set for each version and given back.
+            In a config, the name of a function of ``simtrain.registry.augments``, alone or as ``{"type": name}`` with
+            settings of its own; so it is with ``key_extractors``.
         seed: Seed of the versions and of the draw.
-        boundary: Encoders with ``trainable="last:N"`` of which the output of the last frozen layer is cached, so that
-            only the layers above it are run: a name, several, or True for all that are partly frozen.
+        boundary: Partly frozen encoders (``trainable="last:N"``, for a ``ModuleEncoder`` ``"from:NAME"``) of which the
+            output of the last frozen layer is cached, so that only the layers above it are run: a name, several, or
+            True for all that are partly frozen.
 
     Raises:
         ConfigError: A setting is unknown or out of range, ``DISK`` is asked for without a ``save_dir``, or ``views``
             without ``augment``.
+        UnknownNameError: ``augment`` or ``key_extractors`` names a function that is not registered.
 
     Example:
         >>> CacheConfig("cpu", dtype="float16").cache_type
         <CacheType.CPU: 'cpu'>
         >>> CacheConfig(mapping={"text": "cpu"}).cache_type
         <CacheType.NONE: 'none'>
+
+        Three random versions of each text, encoded once, and one of them drawn an epoch:
+
+        >>> import random
+        >>> @registry.augments.register_module()
+        ... def drop_words(text, rate=0.1):
+        ...     return " ".join(word for word in text.split() if random.random() >= rate) or text
+        >>> CacheConfig("cpu", views=3, augment={"type": "drop_words", "rate": 0.2}).augment("the red shoe") != ""
+        True
+
+        The same in a config file, once the module with the function has been imported::
+
+            cache: {cache_type: disk, save_dir: cache, views: 3, augment: {type: drop_words, rate: 0.2}}
     """
 
     cache_type: CacheType | str | None = None
     mapping: Mapping[str, CacheType | str] = field(default_factory=dict)
-    key_extractors: KeyExtractor | Mapping[str, KeyExtractor] | None = None
+    key_extractors: Any = None
     batch_size: int = 64
     num_workers: int = 0
     save_dir: str | Path | None = None
     dtype: str = "auto"
     views: int = 1
-    augment: Augment | Mapping[str, Augment] | None = None
+    augment: Any = None
     seed: int = 0
     boundary: bool | str | Sequence[str] = False
 
     def __post_init__(self) -> None:
         self._check_boundary()
+        self.key_extractors = named_functions(registry.key_extractors, self.key_extractors)
+        self.augment = named_functions(registry.augments, self.augment)
         self.mapping = {name: cache_type_of(kind) for name, kind in self.mapping.items()}
         if self.cache_type is None:
             self.cache_type = CacheType.NONE if self.mapping else CacheType.AUTO
@@ -119,13 +143,14 @@ class CacheConfig:
 
     def key_extractor(self, name: str) -> KeyExtractor | None:
         """Key extractor of the encoder ``name``; None means that items are identified by their content."""
-        if isinstance(self.key_extractors, Mapping):
-            return self.key_extractors.get(name)
-        return self.key_extractors
+        extractors = self.key_extractors
+        extractor: KeyExtractor | None = extractors.get(name) if isinstance(extractors, Mapping) else extractors
+        return extractor
 
     def augment_of(self, name: str) -> Augment | None:
         """What makes versions of the encoder ``name``'s items; None for an encoder without."""
-        return self.augment.get(name) if isinstance(self.augment, Mapping) else self.augment
+        augment: Augment | None = self.augment.get(name) if isinstance(self.augment, Mapping) else self.augment
+        return augment
 
     def _check_views(self) -> None:
         if self.views > 1 and not self.augment:

@@ -56,13 +56,14 @@ def class_name(value: object) -> str:
     return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
-def value_digest(value: Any, other: OtherDigest) -> Digest:
+def value_digest(value: Any, other: OtherDigest, ordered: bool = False) -> Digest:
     """Digest of a plain value or a nesting of them.
 
     Args:
         value: None, bool, int, float, complex, str, bytes, numpy array or scalar, tensor, or a mapping, list,
             tuple or set of such values.
         other: Called with any value of another kind; gives its digest or raises.
+        ordered: Whether the order of a mapping's keys counts.
 
     Returns:
         16 bytes, equal in every process.
@@ -77,8 +78,8 @@ def value_digest(value: Any, other: OtherDigest) -> Digest:
     if isinstance(value, Tensor):
         return tensor_digest(value)
     if isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray):
-        return array_digest(value, other)
-    return container_digest(value, other)
+        return array_digest(value, other, ordered)
+    return container_digest(value, other, ordered)
 
 
 def scalar_digest(value: Any) -> Digest | None:
@@ -101,11 +102,11 @@ def scalar_digest(value: Any) -> Digest | None:
     return None
 
 
-def array_digest(array: Array, other: OtherDigest) -> Digest:
+def array_digest(array: Array, other: OtherDigest, ordered: bool = False) -> Digest:
     """Digest of an array: type, shape and content; arrays of objects item by item."""
     shape = str(array.shape).encode()
     if array.dtype.hasobject:
-        return node("objects", shape, *(value_digest(item, other) for item in array.ravel().tolist()))
+        return node("objects", shape, *(value_digest(item, other, ordered) for item in array.ravel().tolist()))
     content = np.ascontiguousarray(array).reshape(-1)
     raw = content.view(np.uint8) if array.dtype.itemsize else content
     kind = repr(array.dtype.descr) if array.dtype.names else array.dtype.str  # the latter says nothing of fields
@@ -120,21 +121,24 @@ def tensor_digest(tensor: Tensor) -> Digest:
     return node("tensor", str(tensor.dtype).encode(), str(tuple(tensor.shape)).encode(), raw.data if raw.size else b"")
 
 
-def container_digest(value: Any, other: OtherDigest) -> Digest:
-    """Digest of a mapping, list, tuple or set; the order of a mapping or set does not count."""
+def container_digest(value: Any, other: OtherDigest, ordered: bool = False) -> Digest:
+    """Digest of a mapping, list, tuple or set; the order of a set does not count, that of a mapping where asked."""
     kind = type(value)
     if kind is list:
-        return node("list", *(value_digest(item, other) for item in value))
+        return node("list", *(value_digest(item, other, ordered) for item in value))
     if isinstance(value, tuple):
         tag = "tuple" if kind is tuple else f"tuple {class_name(value)}"
-        return node(tag, *(value_digest(item, other) for item in value))
+        return node(tag, *(value_digest(item, other, ordered) for item in value))
     if isinstance(value, Mapping):
-        return node("mapping", *sorted(pair_digests(list(value.items()), other)))
+        pairs = pair_digests(list(value.items()), other, ordered)
+        return node("ordered mapping", *pairs) if ordered else node("mapping", *sorted(pairs))
     if isinstance(value, AbstractSet):
-        return node("set", *sorted(value_digest(item, other) for item in value))
+        return node("set", *sorted(value_digest(item, other, ordered) for item in value))
     return other(value)
 
 
-def pair_digests(pairs: list[tuple[Any, Any]], other: OtherDigest) -> list[Digest]:
+def pair_digests(pairs: list[tuple[Any, Any]], other: OtherDigest, ordered: bool = False) -> list[Digest]:
     """Digest of each (name, value) pair."""
-    return [node("pair", value_digest(name, other), value_digest(value, other)) for name, value in pairs]
+    return [
+        node("pair", value_digest(name, other, ordered), value_digest(value, other, ordered)) for name, value in pairs
+    ]

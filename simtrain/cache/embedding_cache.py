@@ -28,6 +28,7 @@ from simtrain.cache.filling import (
     length_sorted_batches,
 )
 from simtrain.cache.item_keys import item_keys
+from simtrain.cache.item_numbers import ItemNumbers
 from simtrain.cache.key_index import KeyIndex, first_positions
 from simtrain.cache.stores import Store
 from simtrain.errors import CacheError, DataError
@@ -74,14 +75,21 @@ class RowLookup:
     index: KeyIndex
     key_extractor: KeyExtractor | None = None
 
-    def __call__(self, items: Iterable[Any]) -> Int64[Tensor, " n"]:
+    #: Says that a call takes numbers, too.
+    takes_numbers = True
+
+    def __call__(self, items: Iterable[Any], numbers: ItemNumbers | None = None) -> Int64[Tensor, " n"]:
         """Row number of each item.
+
+        Args:
+            items: The items.
+            numbers: Stand for items without content.
 
         Raises:
             CacheError: An item is not in the cache.
         """
         items = list(items)
-        return known_rows(self.name, items, self.index.lookup(item_keys(items, self.key_extractor)))
+        return known_rows(self.name, items, self.index.lookup(item_keys(items, self.key_extractor, numbers)))
 
 
 def known_rows(name: str, items: list[Any], rows: Int64[np.ndarray, " n"]) -> Int64[Tensor, " n"]:
@@ -147,6 +155,11 @@ class EmbeddingCache:
     def embedding_size(self) -> int:
         """Number of dimensions of an embedding."""
         return self.store.dim
+
+    @property
+    def is_persistent(self) -> bool:
+        """Whether the embeddings outlive this process, so that an item's number says nothing."""
+        return getattr(self.store, "folder", None) is not None
 
     @property
     def row_lookup(self) -> RowLookup:

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from simtrain.cache.config import KeyExtractor
 from simtrain.cache.item_keys import item_keys
+from simtrain.cache.item_numbers import ItemNumbers
 from simtrain.cache.storage_types import STORAGE_TYPES
 from simtrain.data.transfer import move_to
 from simtrain.encoders import Encoder
@@ -51,6 +52,32 @@ class KeyedItems:
     def measured(self, position: int) -> Any:
         """What is as long as an item, for sorting by length."""
         raise NotImplementedError
+
+
+class CountedItems(KeyedItems):
+    """Items of a data set, of which those without content are known by their numbers.
+
+    Args:
+        items: The items.
+        numbers: Their numbers.
+    """
+
+    def __init__(self, items: Sequence[Any], numbers: ItemNumbers) -> None:
+        self.items, self.numbers = items, numbers
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, position: int) -> Any:
+        return self.items[position]
+
+    def keys(self, key_extractor: KeyExtractor | None) -> UInt8[np.ndarray, "n 16"]:
+        """Key of each item."""
+        return item_keys(self.items, key_extractor, self.numbers)
+
+    def measured(self, position: int) -> Any:
+        """The item."""
+        return self.items[position]
 
 
 class NumberedItems(Dataset[tuple[int, Any]]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from jaxtyping import UInt8
 
 from simtrain.cache.config import KeyExtractor
 from simtrain.cache.digests import Digest, class_name, node, pair_digests, value_digest
+from simtrain.cache.item_numbers import ItemNumbers
 from simtrain.errors import CacheError, DataError
 
 KEY_BYTES = 16
@@ -23,33 +25,41 @@ ORIENTATION = 0x0112
 KEYS_AT_ONCE = 4096
 
 
+class UnidentifiedItemError(CacheError):
+    """An item has no content that it could be known by."""
+
+
 def item_key(item: Any) -> bytes:
     """Digest of an item's content, equal in every process.
 
     Args:
         item: A text, bytes, number, numpy array, tensor, PIL image, :class:`pathlib.Path` (known by its place, size
-            and time of change), dataclass, or a mapping, list, tuple or set of such values.
+            and time of change), dataclass, or a mapping, list, tuple or set of such values. The order of a mapping
+            counts, since a collate function may go by it; a text that is a path is known by the text alone.
 
     Returns:
         16 bytes. Values of different types have different keys: ``"1"`` is not ``1``.
 
     Raises:
         CacheError: The item is of another kind; a key extractor is needed.
-        DataError: The item is the path of a file that does not exist.
+        DataError: The item is the path of a file that does not exist, or of a folder.
 
     Example:
         >>> item_key("1") == item_key(1)
         False
     """
-    return value_digest(item, uncommon_digest)
+    return value_digest(item, uncommon_digest, ordered=True)
 
 
-def item_keys(items: Iterable[Any], key_extractor: KeyExtractor | None = None) -> UInt8[np.ndarray, "n 16"]:
+def item_keys(
+    items: Iterable[Any], key_extractor: KeyExtractor | None = None, numbers: ItemNumbers | None = None
+) -> UInt8[np.ndarray, "n 16"]:
     """Keys of many items.
 
     Args:
         items: The items, or anything that gives them one by one; none is kept.
         key_extractor: Called with each item; its answer is the item's key. Default: the content.
+        numbers: Stand for items that have no content to go by; None refuses such items.
 
     Returns:
         One key per row.
@@ -67,13 +77,24 @@ def item_keys(items: Iterable[Any], key_extractor: KeyExtractor | None = None) -
         # Data sets are mostly texts: digest those here, without a call each. Equal to digests.scalar_digest.
         digest = xxhash.xxh3_128_digest
         keys = (
-            digest(b"str\0" + item.encode("utf-8", "surrogatepass")) if type(item) is str else item_key(item)
-            for item in items
+            digest(b"str\0" + item.encode("utf-8", "surrogatepass"))
+            if type(item) is str
+            else _key(item, position, numbers)
+            for position, item in enumerate(items)
         )
     content = bytearray()  # grows by 16 bytes an item: a list of keys would take four times that
     while part := b"".join(itertools.islice(keys, KEYS_AT_ONCE)):
         content += part
     return np.frombuffer(content, dtype=np.uint8).reshape(-1, KEY_BYTES)
+
+
+def _key(item: Any, position: int, numbers: ItemNumbers | None) -> bytes:
+    if numbers is None:
+        return item_key(item)
+    try:
+        return item_key(item)
+    except UnidentifiedItemError:
+        return numbers.key(position)
 
 
 def extracted_key(key_extractor: KeyExtractor, item: Any) -> bytes:
@@ -92,12 +113,12 @@ def uncommon_digest(value: Any) -> Digest:
     """Digest of a dataclass, a path or an image."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
-        return node("dataclass", class_name(value).encode(), *pair_digests(fields, uncommon_digest))
+        return node("dataclass", class_name(value).encode(), *pair_digests(fields, uncommon_digest, ordered=True))
     if isinstance(value, os.PathLike):
         return file_digest(Path(value))
     if all(hasattr(value, name) for name in ("mode", "size", "tobytes")):
         return image_digest(value)
-    raise CacheError(
+    raise UnidentifiedItemError(
         f"an item of type {type(value).__name__} cannot be identified by its content; "
         f"set CacheConfig(key_extractors=...) to a function that gives each item's key"
     )
@@ -111,6 +132,11 @@ def file_digest(path: Path) -> Digest:
         raise DataError(
             f"the item {str(path)!r} is the path of a file that cannot be read: {error.strerror}"
         ) from error
+    if stat.S_ISDIR(status.st_mode):
+        raise DataError(
+            f"the item {str(path)!r} is a folder, whose time of change says nothing of the files in it; set "
+            f"CacheConfig(key_extractors=...) to a function that gives a key of all that is read from it"
+        )
     return node("path", os.fsencode(path.absolute()), f"{status.st_size} {status.st_mtime_ns}".encode())
 
 
@@ -122,4 +148,4 @@ def image_digest(image: Any) -> Digest:
     looks.append(image.getexif().get(ORIENTATION) if hasattr(image, "getexif") else None)
     if image.mode in ("P", "PA"):  # pixels are numbers of colours there
         looks.append(image.getpalette(None))  # with its transparency, where it has one
-    return node("image", value_digest(looks, uncommon_digest), image.tobytes())
+    return node("image", value_digest(looks, uncommon_digest, ordered=True), image.tobytes())

@@ -14,6 +14,7 @@ from torch import Tensor
 from simtrain.cache.key_index import KeyIndex
 from simtrain.cache.ragged import Padded, Ragged, length_mask
 from simtrain.cache.storage_types import STORAGE_TYPES
+from simtrain.cache.stores import FreeBytes, fits, free_bytes
 from simtrain.errors import CacheError
 
 logger = logging.getLogger("simtrain")
@@ -70,6 +71,7 @@ class RaggedMemoryStore:
         dim: Number of dimensions of a vector.
         dtype: Type of the stored numbers: ``"float32"``, ``"float16"`` or ``"bfloat16"``.
         device: Where the tensor lies. A GPU that has no room for it is given up for the CPU, with a logged message.
+        free: Tells the free bytes of a device.
 
     Example:
         >>> store = RaggedMemoryStore(dim=1)
@@ -80,8 +82,10 @@ class RaggedMemoryStore:
                 [1., 2.]], dtype=torch.float16)
     """
 
-    def __init__(self, dim: int, dtype: str = "float16", device: torch.device | str = "cpu") -> None:
-        self.dim, self.dtype = dim, dtype
+    def __init__(
+        self, dim: int, dtype: str = "float16", device: torch.device | str = "cpu", free: FreeBytes = free_bytes
+    ) -> None:
+        self.dim, self.dtype, self._free = dim, dtype, free
         self.device = torch.device(device)
         self.index = KeyIndex()
         self._vectors = torch.empty(0, dim, dtype=STORAGE_TYPES[dtype], device=self.device)
@@ -159,6 +163,8 @@ class RaggedMemoryStore:
 
     def _allocate(self, size: int, needed: int) -> Tensor:
         dtype = STORAGE_TYPES[self.dtype]
+        if not fits(size * self.dim * dtype.itemsize, self._free(self.device)):
+            return self._allocate(needed, needed) if size > needed else self._allocate_on_cpu(needed)
         try:
             return torch.empty(size, self.dim, dtype=dtype, device=self.device)
         except RuntimeError as error:  # on the CPU torch raises no class of its own for this
@@ -170,6 +176,10 @@ class RaggedMemoryStore:
                     f"a cache of {size:,} token states needs {gib:.1f} GiB of memory, which is not there; "
                     f"use CacheType.DISK or dtype='float16'"
                 ) from error
-            logger.warning("cache: %.1f GiB do not fit on %s; the token states are kept on the CPU", gib, self.device)
-            self.device = torch.device("cpu")
-            return self._allocate(size, needed)
+            return self._allocate_on_cpu(needed)
+
+    def _allocate_on_cpu(self, needed: int) -> Tensor:
+        gib = needed * self.dim * STORAGE_TYPES[self.dtype].itemsize / 2**30
+        logger.warning("cache: %.1f GiB do not fit on %s; the token states are kept on the CPU", gib, self.device)
+        self.device = torch.device("cpu")
+        return self._allocate(needed, needed)

@@ -9,6 +9,7 @@ from torch import nn
 
 from simtrain.cache.config import CacheConfig, CacheType, cache_type_of
 from simtrain.encoders.layer_split import SplitEncoder
+from simtrain.encoders.module_split import DenseSplitEncoder
 from simtrain.errors import ConfigError, nearest
 
 
@@ -90,10 +91,11 @@ def boundary_names(config: CacheConfig, encoders: Mapping[str, nn.Module]) -> se
 
 def check_split(name: str, encoder: nn.Module) -> None:
     """Raise a ConfigError unless an encoder can be cut between frozen and trained layers."""
-    if not isinstance(encoder, SplitEncoder):
+    if not isinstance(encoder, (SplitEncoder, DenseSplitEncoder)):
         raise ConfigError(
             f"boundary: the encoder {name!r}, a {type(encoder).__name__}, cannot be cut between its layers; a "
-            f"TransformerEncoder or SentenceTransformerEncoder with trainable='last:N' can"
+            f"TransformerEncoder, SentenceTransformerEncoder or VisionEncoder with trainable='last:N' can, and a "
+            f"ModuleEncoder with trainable='from:NAME'"
         )
     try:
         encoder.check_split()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import reprlib
 from pathlib import Path
@@ -12,16 +13,21 @@ from jaxtyping import Int64
 from torch import Tensor, nn
 
 from simtrain.cache.config import CacheConfig, CacheType
+from simtrain.cache.dense_states import DenseStateCache
 from simtrain.cache.digests import node
+from simtrain.cache.disk_store import DiskStore
 from simtrain.cache.embedding_cache import EmbeddingCache
 from simtrain.cache.filling import Items, Positions, explain_infinite
-from simtrain.cache.fingerprint import Identity, callable_fingerprint
+from simtrain.cache.fingerprint import callable_fingerprint
+from simtrain.cache.identity import Identity
 from simtrain.cache.ragged import Padded, Ragged, ragged
 from simtrain.cache.ragged_disk_store import RaggedDiskStore
 from simtrain.cache.ragged_store import RaggedMemoryStore, RaggedStore
 from simtrain.cache.storage_types import STORAGE_TYPES
+from simtrain.cache.stores import MemoryStore, Store
 from simtrain.data.transfer import move_to
 from simtrain.encoders.layer_split import SplitEncoder
+from simtrain.encoders.module_split import DenseSplitEncoder
 from simtrain.errors import ConfigError, DataError
 
 
@@ -84,19 +90,23 @@ def boundary_fingerprint(encoder: nn.Module) -> str:
     It stays the same while the layers above the boundary are trained, and changes when the boundary is moved.
 
     Args:
-        encoder: An encoder that can be cut; see :class:`~simtrain.encoders.layer_split.SplitEncoder`.
+        encoder: An encoder that can be cut; see :class:`~simtrain.encoders.layer_split.SplitEncoder` and
+            :class:`~simtrain.encoders.module_split.DenseSplitEncoder`.
 
     Returns:
         32 hexadecimal digits, equal in every process.
     """
-    frozen = cast("SplitEncoder", encoder).frozen_modules()
+    frozen = cast("SplitEncoder | DenseSplitEncoder", encoder).frozen_modules()
     collate_fn = encoder.get_collate_fn()  # type: ignore[operator]
-    return node("boundary", Identity().of_module(frozen), Identity(encoder).of(collate_fn)).hex()
+    ignored = getattr(encoder, "cache_ignores", ())
+    layers, collating = Identity(ignored=ignored), Identity(encoder, ignored)
+    parts = layers.whole("layers", layers.of_module(frozen)), collating.whole("collating", collating.of(collate_fn))
+    return node("boundary", *(part.encode() for part in parts)).hex()
 
 
 def open_states(
     name: str, encoder: nn.Module, config: CacheConfig, cache_type: CacheType, device: torch.device | str = "cpu"
-) -> StateCache:
+) -> StateCache | DenseStateCache:
     """Open the cache at an encoder's boundary: an empty one in memory, or one on disk with what earlier runs left.
 
     Args:
@@ -110,22 +120,39 @@ def open_states(
         ConfigError: The encoder cannot be cut, or ``DISK`` is asked for without a ``save_dir``.
         CacheError: The folder cannot be used.
     """
-    store = open_state_store(name, encoder, config, cache_type, torch.device(device))
-    return StateCache(encoder, cast("Any", store), config.key_extractor(name), device=device, name=name)
+    options: dict[str, Any] = {"key_extractor": config.key_extractor(name), "device": device, "name": name}
+    place = torch.device(device) if cache_type is CacheType.GPU else torch.device("cpu")
+    dtype = config.states_dtype
+    if isinstance(encoder, DenseSplitEncoder):
+        shape = encoder.get_state_shape()
+        dense: Store = (
+            DiskStore(dim=math.prod(shape), dtype=dtype, **state_folder(name, encoder, config))
+            if cache_type is CacheType.DISK
+            else MemoryStore(math.prod(shape), dtype, place)
+        )
+        return DenseStateCache(encoder, dense, shape, **options)
+    dim = int(cast("SplitEncoder", encoder).state_size)
+    store: Any = (
+        RaggedDiskStore(dim=dim, dtype=dtype, **state_folder(name, encoder, config))
+        if cache_type is CacheType.DISK
+        else RaggedMemoryStore(dim, dtype, place)
+    )
+    return StateCache(encoder, store, **options)
 
 
-def open_state_store(
-    name: str, encoder: nn.Module, config: CacheConfig, cache_type: CacheType, device: torch.device
-) -> RaggedStore:
-    """Open the store at an encoder's boundary; see :func:`open_states`."""
-    dim, dtype = int(cast("SplitEncoder", encoder).state_size), config.states_dtype
-    if cache_type is not CacheType.DISK:
-        return RaggedMemoryStore(dim, dtype, device if cache_type is CacheType.GPU else "cpu")
+def state_folder(name: str, encoder: nn.Module, config: CacheConfig) -> dict[str, Any]:
+    """Folder of the states at an encoder's boundary, what they are made by, and that in words.
+
+    Raises:
+        ConfigError: There is no ``save_dir``.
+    """
     if config.save_dir is None:
         raise ConfigError("a DISK cache needs a folder: set CacheConfig(save_dir=...)")
     extractor = config.key_extractor(name)
     keys = callable_fingerprint(extractor) if extractor is not None else "content"
-    fingerprint = node("states", boundary_fingerprint(encoder).encode(), keys.encode(), dtype.encode()).hex()
+    fingerprint = node(
+        "states", boundary_fingerprint(encoder).encode(), keys.encode(), config.states_dtype.encode()
+    ).hex()
     folder = re.sub(r"[^\w.-]", "_", name) + f"-{fingerprint}"
-    kind = f"{type(encoder).__name__}, token states"
-    return RaggedDiskStore(Path(config.save_dir) / folder, dim, dtype, fingerprint=fingerprint, encoder=kind)
+    kind = f"{type(encoder).__name__}, {'states' if isinstance(encoder, DenseSplitEncoder) else 'token states'}"
+    return {"folder": Path(config.save_dir) / folder, "fingerprint": fingerprint, "encoder": kind}

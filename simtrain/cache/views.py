@@ -21,6 +21,7 @@ from simtrain.cache.embedding_cache import RowLookup, known_rows
 from simtrain.cache.filling import KeyedItems
 from simtrain.cache.fingerprint import callable_fingerprint
 from simtrain.cache.item_keys import KEY_BYTES, item_keys
+from simtrain.cache.item_numbers import ItemNumbers
 
 Mark = Callable[[Sequence[Any], Sequence[int]], list[Any]]
 Keys = UInt8[np.ndarray, "n 16"]
@@ -93,6 +94,7 @@ class ViewItems(KeyedItems):
         sides: Code of each one's side; None for items without sides.
         mark: Marks items by their side; None for an encoder without marks.
         views: Which versions to make.
+        numbers: Stand for items that have no content to go by.
     """
 
     def __init__(
@@ -102,8 +104,9 @@ class ViewItems(KeyedItems):
         sides: Sequence[int] | None,
         mark: Mark | None,
         views: Views,
+        numbers: ItemNumbers | None = None,
     ) -> None:
-        self.items, self.marked, self.views = items, marked, views
+        self.items, self.marked, self.views, self.numbers = items, marked, views, numbers
         self.sides, self.mark = sides, mark
         self._keys = np.empty((0, KEY_BYTES), dtype=np.uint8)
 
@@ -122,7 +125,7 @@ class ViewItems(KeyedItems):
 
     def keys(self, key_extractor: KeyExtractor | None) -> Keys:
         """Keys of the items, then of their versions."""
-        plain = item_keys(self.marked, key_extractor)
+        plain = item_keys(self.marked, key_extractor, self.numbers)
         self._keys = np.concatenate([plain, view_keys(plain, self.views.prefix, self.views.count)])
         return self._keys
 
@@ -145,14 +148,16 @@ class ViewLookup:
     prefix: bytes
     count: int
 
-    def __call__(self, items: Sequence[Any]) -> Int64[Tensor, "n columns"]:
+    takes_numbers = True
+
+    def __call__(self, items: Sequence[Any], numbers: ItemNumbers | None = None) -> Int64[Tensor, "n columns"]:
         """A number that stands for the item, its row, and the rows of its versions.
 
         Raises:
             CacheError: An item is not in the cache.
         """
         items = list(items)
-        keys = item_keys(items, self.lookup.key_extractor)
+        keys = item_keys(items, self.lookup.key_extractor, numbers)
         found = self.lookup.index.lookup(np.concatenate([keys, view_keys(keys, self.prefix, self.count)]))
         # A version that is missing is told by the item that it is a version of.
         rows = known_rows(self.lookup.name, items * (1 + self.count), found)

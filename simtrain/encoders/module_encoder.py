@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from simtrain.encoders.encoder import CollateFn, Encoder
-from simtrain.encoders.partial_freezing import parse_whole
+from simtrain.encoders.layer_split import in_eval_mode, without
+from simtrain.encoders.module_split import FrozenPart, check_halves, example_of, second_half, states_before
+from simtrain.encoders.partial_freezing import named_and_rest, parse_from, set_trained, train_parts
 from simtrain.encoders.positive_size import positive_size
 from simtrain.encoders.settings_file import build_from_settings, check_same_settings, read_settings, write_settings
 from simtrain.encoders.stacking import TransformAndStack
@@ -36,10 +38,14 @@ class ModuleEncoder(Encoder):
         transform: Called with each item before stacking (say, an image to a tensor). Default: items are
             tensors or arrays of one shape. A function from a module can go to loader workers, a lambda only
             where workers are forked.
-        trainable: Whether training may change the module.
+        trainable: Whether training may change the module. ``"from:NAME"``: its part of that name and all that is
+            registered after it are trained, all before is frozen and in eval mode.
+        input_shape: Shape of one transformed item. Needed only to cache what the frozen parts give, with
+            ``CacheConfig(boundary=...)``.
 
     Raises:
-        ConfigError: ``module`` is not a module or ``embedding_size`` is not a positive integer.
+        ConfigError: ``module`` is not a module, ``embedding_size`` is not a positive integer, or ``trainable`` names
+            no part of the module.
 
     Example:
         >>> import torch
@@ -54,7 +60,8 @@ class ModuleEncoder(Encoder):
         module: nn.Module,
         embedding_size: int,
         transform: Callable[[Any], Any] | None = None,
-        trainable: bool = False,
+        trainable: bool | str = False,
+        input_shape: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(module, nn.Module):
@@ -64,15 +71,23 @@ class ModuleEncoder(Encoder):
             )
         self._embedding_size = positive_size("embedding_size", embedding_size)
         self._transform = transform
-        self._trainable = parse_whole(trainable)
+        name = parse_from(trainable)
+        self._trainable = trainable
+        self._input_shape = (
+            None if input_shape is None else [positive_size("input_shape", side) for side in input_shape]
+        )
         self.module = module
-        if not self._trainable:
-            self.requires_grad_(False).eval()
+        self._trained = [] if name is None else named_and_rest(module, name)
+        if name is not None:
+            set_trained(module, self._trained)
+        elif not self._trainable:
+            self.requires_grad_(False)
+        self.train(self.training)
 
     @property
     def trainable(self) -> bool:
-        """Whether training may change the module."""
-        return self._trainable
+        """Whether training may change some part of the module."""
+        return self._trainable is not False
 
     @property
     def embedding_size(self) -> int:
@@ -80,8 +95,12 @@ class ModuleEncoder(Encoder):
         return self._embedding_size
 
     def train(self, mode: bool = True) -> ModuleEncoder:
-        """Switch to train or eval mode; a frozen encoder stays in eval mode."""
-        super().train(mode and self._trainable)
+        """Switch to train or eval mode; what is frozen stays in eval mode."""
+        if not self._trained:
+            super().train(mode and self.trainable)
+            return self
+        self.training = mode
+        train_parts(self.module, self._trained, mode)
         return self
 
     def get_collate_fn(self) -> CollateFn:
@@ -94,7 +113,49 @@ class ModuleEncoder(Encoder):
         Raises:
             ConfigError: The module does not give ``(batch, embedding_size)``.
         """
-        embeddings = self.module(batch)
+        return self._checked(self.module(batch))
+
+    def get_state_shape(self) -> tuple[int, ...]:
+        """Shape of what the first trained part is given for one item.
+
+        Raises:
+            ConfigError: ``input_shape`` was not given.
+        """
+        with in_eval_mode(self):
+            return tuple(self.frozen_part(self._example()).shape[1:])
+
+    def check_split(self) -> None:
+        """Raise unless the module's first parts are frozen, and it can be cut before those that are trained.
+
+        Raises:
+            ConfigError: ``trainable`` is not ``"from:NAME"``, ``input_shape`` was not given, a weight below the cut
+                takes gradients, or more than one tensor is handed over it.
+        """
+        example = None if isinstance(self._trainable, bool) else self._example()
+        check_halves(self, example, "'from:NAME'", self._trainable)
+
+    def frozen_part(self, batch: Any) -> Float[Tensor, "batch ..."]:
+        """What the first trained part is given for a collated batch."""
+        return states_before(self.module, self._trained[0], batch)
+
+    def trainable_part(self, states: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch dim"]:
+        """Run the trained parts; ``trainable_part(frozen_part(batch))`` equals ``forward``."""
+        weight = next((p for p in self._trained[0].parameters() if p.is_floating_point()), states)
+        return self._checked(second_half(self.module, self._trained[0], states.to(weight.dtype)))
+
+    def frozen_modules(self) -> nn.Module:
+        """The frozen parts."""
+        return FrozenPart(without(self.module, self._trained), {})
+
+    def _example(self) -> Tensor:
+        if self._input_shape is None:
+            raise ConfigError(
+                "a boundary needs to know what the module takes: give ModuleEncoder(input_shape=...), the shape of one "
+                "transformed item"
+            )
+        return example_of(self._input_shape, self.module)
+
+    def _checked(self, embeddings: Any) -> Float[Tensor, "batch dim"]:
         shape = tuple(embeddings.shape) if isinstance(embeddings, Tensor) else type(embeddings).__name__
         if not isinstance(embeddings, Tensor) or embeddings.ndim != 2 or embeddings.shape[1] != self._embedding_size:
             raise ConfigError(
@@ -113,6 +174,7 @@ class ModuleEncoder(Encoder):
             "embedding_size": self._embedding_size,
             "transform": None if self._transform is None else _described(self._transform),
             "trainable": self._trainable,
+            **({} if self._input_shape is None else {"input_shape": self._input_shape}),
         }
 
     def save(self, output_path: str | Path) -> None:
@@ -154,7 +216,7 @@ class ModuleEncoder(Encoder):
         file = Path(input_path) / SETTINGS_FILE
         settings = read_settings(file)
         if module is not None:
-            words = {key: settings.get(key) for key in ("embedding_size", "trainable")}
+            words = {key: settings.get(key) for key in ("embedding_size", "trainable", "input_shape")}
             encoder = build_from_settings(ModuleEncoder, {**words, "module": module, "transform": transform}, file)
         else:
             encoder = _rebuilt(cls, settings, file)

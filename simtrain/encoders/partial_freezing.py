@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from simtrain.errors import ConfigError
+from simtrain.errors import ConfigError, nearest
 
 
 def parse_trainable(trainable: bool | str) -> int | None:
@@ -40,6 +40,45 @@ def parse_whole(trainable: bool) -> bool:
     if not isinstance(trainable, bool):
         raise ConfigError(f"trainable must be False or True here, there are no layers to choose; got {trainable!r}")
     return trainable
+
+
+def parse_from(trainable: bool | str) -> str | None:
+    """Name of the first module to train: ``"from:layer4"`` gives ``"layer4"``, a bool None.
+
+    Raises:
+        ConfigError: Neither a bool nor ``"from:NAME"``.
+
+    Example:
+        >>> parse_from("from:layer4"), parse_from(True)
+        ('layer4', None)
+    """
+    if isinstance(trainable, bool):
+        return None
+    if not isinstance(trainable, str) or not trainable.startswith("from:") or trainable == "from:":
+        raise ConfigError(
+            f"trainable must be False, True or 'from:NAME', with the name of the first module to train, got "
+            f"{trainable!r}"
+        )
+    return trainable.removeprefix("from:")
+
+
+def named_and_rest(module: nn.Module, name: str) -> list[nn.Module]:
+    """A module by its name in another one, and what comes after it.
+
+    Raises:
+        ConfigError: There is none of that name.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(1, 2), nn.Sequential(nn.ReLU(), nn.Linear(2, 3)), nn.Linear(3, 4))
+        >>> named_and_rest(net, "1.1")
+        [Linear(in_features=2, out_features=3, bias=True), Linear(in_features=3, out_features=4, bias=True)]
+    """
+    named = {known: part for known, part in module.named_modules() if known}
+    if name not in named:
+        raise ConfigError(
+            f"trainable='from:{name}': {type(module).__name__} has no such module; {nearest(name, named)}"
+        )
+    return [named[name], *modules_after(module, named[name])]
 
 
 def freeze_pooler(transformer: object) -> None:

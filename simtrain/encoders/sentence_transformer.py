@@ -17,9 +17,16 @@ from simtrain.encoders.layer_split import LayerSplit, check_equal, check_parts, 
 from simtrain.encoders.length_parts import embed_by_length
 from simtrain.encoders.lora import add_adapters, check_lora, merged_copy
 from simtrain.encoders.model_source import check_modules, loaded_model
-from simtrain.encoders.partial_freezing import freeze_pooler, last_layers, parse_trainable, unused_modules
-from simtrain.encoders.positive_size import positive_size
+from simtrain.encoders.partial_freezing import freeze_pooler, parse_trainable, unused_modules
 from simtrain.encoders.quiet_progress import quiet_progress
+from simtrain.encoders.sentence_model import (
+    checked_length,
+    dimension_of,
+    set_prompts,
+    tokenizes_alone,
+    trained_parts,
+    transformer_of,
+)
 from simtrain.encoders.settings_file import check_files, files_in, read_settings, write_settings
 from simtrain.encoders.side_prompts import checked_prompts, own_prompts, prompts_dict
 from simtrain.encoders.text_collate import Preprocess, TextCollate, Tokenize
@@ -81,15 +88,15 @@ class SentenceTransformerEncoder(Encoder):
         self.model = loaded_model(model, device)
         self._trainable = trainable if lora is None else True
         if max_seq_length is not None:
-            self.model.max_seq_length = _checked_length(self.model, max_seq_length)
-        self._partly_trained = [] if trained_layers in (0, None) else _trained_parts(self.model, trained_layers or 0)
+            self.model.max_seq_length = checked_length(self.model, max_seq_length)
+        self._partly_trained = [] if trained_layers in (0, None) else trained_parts(self.model, trained_layers or 0)
         self._set_gradients()
         self._has_own_prompts = given_prompts is None
-        self._prompts = own_prompts(self.model) if given_prompts is None else _set_prompts(self.model, given_prompts)
+        self._prompts = own_prompts(self.model) if given_prompts is None else set_prompts(self.model, given_prompts)
         self._split: LayerSplit | None = None
         self._has_adapters = adapters is not None
         if adapters is not None:
-            add_adapters(_transformer(self.model), adapters)
+            add_adapters(transformer_of(self.model), adapters)
         self.train(self.training)
 
     @property
@@ -100,9 +107,7 @@ class SentenceTransformerEncoder(Encoder):
     @property
     def embedding_size(self) -> int:
         """Number of dimensions of one embedding."""
-        if hasattr(self.model, "get_embedding_dimension"):
-            return int(self.model.get_embedding_dimension())
-        return int(self.model.get_sentence_embedding_dimension())  # the name in older versions
+        return dimension_of(self.model)
 
     def train(self, mode: bool = True) -> SentenceTransformerEncoder:
         """Switch to train or eval mode; what is frozen stays in eval mode."""
@@ -118,10 +123,9 @@ class SentenceTransformerEncoder(Encoder):
         It raises :class:`~simtrain.errors.DataError` for an item that is no text or is empty.
         """
         quiet_forks()
-        prompt = default_prompt(self.model)
-        if _tokenizes_alone(self.model[0]) and not prompt:
-            return TextCollate(Tokenize(self.model[0].tokenizer))
-        first = self.model[0]
+        first, prompt = self.model[0], default_prompt(self.model)
+        if tokenizes_alone(first) and not prompt:
+            return TextCollate(Tokenize(first.tokenizer))
         return TextCollate(Preprocess(getattr(first, "preprocess", None) or first.tokenize, prompt))
 
     def get_side_fn(self) -> Prompts | None:
@@ -143,7 +147,7 @@ class SentenceTransformerEncoder(Encoder):
     @property
     def state_size(self) -> int:
         """Number of dimensions of a token's state between the layers."""
-        return int(_transformer(self.model).config.hidden_size)  # type: ignore[union-attr, arg-type]
+        return int(transformer_of(self.model).config.hidden_size)  # type: ignore[union-attr, arg-type]
 
     def check_split(self) -> None:
         """Raise unless the model's first layers are frozen, and it can be cut before those that are trained.
@@ -184,7 +188,7 @@ class SentenceTransformerEncoder(Encoder):
 
     def frozen_modules(self) -> torch.nn.Module:
         """The frozen modules that token states come from."""
-        return without(self.model[0], [*self._partly_trained, *unused_modules(_transformer(self.model))])
+        return without(self.model[0], [*self._partly_trained, *unused_modules(transformer_of(self.model))])
 
     def item_length(self, item: Any) -> int:
         """Number of characters."""
@@ -230,9 +234,8 @@ class SentenceTransformerEncoder(Encoder):
         return encoder
 
     def _embed_states(self, part: dict[str, Any]) -> Tensor:
-        embeddings: Tensor = self._layer_split().second_half(self.model, part["inputs_embeds"])(part)[
-            "sentence_embedding"
-        ]
+        second = self._layer_split().second_half(self.model, part["inputs_embeds"])
+        embeddings: Tensor = second(part)["sentence_embedding"]
         return embeddings
 
     def _layer_split(self) -> LayerSplit:
@@ -252,49 +255,3 @@ class SentenceTransformerEncoder(Encoder):
         freeze_pooler(getattr(self.model[0], "auto_model", None))
         for part in self._partly_trained:
             part.requires_grad_(True)
-
-
-def _checked_length(model: Any, length: Any) -> int:
-    positive_size("max_seq_length", length)
-    config = getattr(getattr(model[0], "auto_model", None), "config", None)
-    limit = getattr(config, "max_position_embeddings", None)
-    if isinstance(limit, int) and length > limit > 0:
-        raise ConfigError(f"max_seq_length must be at most {limit}, the model's number of positions, got {length}")
-    return int(length)
-
-
-def _trained_parts(model: Any, count: int) -> list[torch.nn.Module]:
-    return [*last_layers(model[0], count), *list(model)[1:]]
-
-
-def _set_prompts(model: Any, prompts: Prompts) -> Prompts:
-    before_all = default_prompt(model)
-    if prompts and before_all:
-        raise ConfigError(
-            f"the model puts {before_all!r} before every text, which prompts would come on top of; "
-            f"set its default_prompt_name to None to give prompts by side"
-        )
-    # The model's own encode_query and encode_document then use them, too, also once it is saved.
-    if not before_all:
-        model.prompts = {**model.prompts, **prompts_dict(prompts)}
-    return prompts
-
-
-def _transformer(model: Any) -> torch.nn.Module:
-    transformer = getattr(model[0], "auto_model", None)
-    if not isinstance(transformer, torch.nn.Module):
-        raise ConfigError(f"lora needs a transformer, the model's first module is a {type(model[0]).__name__}")
-    return transformer
-
-
-def _tokenizes_alone(module: Any) -> bool:
-    """Whether the module's ``preprocess`` is nothing but a call of its tokenizer, which pickles without weights."""
-    if type(module).__name__ != "Transformer" or not type(module).__module__.startswith("sentence_transformers."):
-        return False
-    return (
-        set(getattr(module, "modality_config", ())) == {"text"}
-        and getattr(module, "processor", None) is module.tokenizer
-        and getattr(module, "transformer_task", None) == "feature-extraction"
-        and not getattr(module, "processing_kwargs", None)
-        and not getattr(module, "can_flatten_inputs", False)
-    )

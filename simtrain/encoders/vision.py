@@ -15,12 +15,15 @@ from torch import Tensor, nn
 from simtrain.encoders.encoder import CollateFn, Encoder
 from simtrain.encoders.image_items import looks_like_image
 from simtrain.encoders.image_transform import ImageCollate, ImageTransform, built_transform
-from simtrain.encoders.partial_freezing import blocks_and_rest, parse_trainable, set_trained, train_parts
+from simtrain.encoders.layer_split import in_eval_mode, without
+from simtrain.encoders.module_split import FrozenPart, check_halves, example_of, second_half, states_before
+from simtrain.encoders.partial_freezing import parse_trainable, set_trained, train_parts
 from simtrain.encoders.positive_size import positive_size
 from simtrain.encoders.settings_file import build_from_settings, check_same_settings, read_settings, write_settings
 from simtrain.encoders.vision_backbone import output_size, pooled, without_classifier
+from simtrain.encoders.vision_settings import name_of, no_backbone, saved_transform, three_numbers, trained_blocks
 from simtrain.encoders.weights_file import load_weights, save_weights
-from simtrain.errors import ConfigError, ServableError
+from simtrain.errors import ConfigError
 from simtrain.registry import encoders
 
 SETTINGS_FILE = "encoder.json"
@@ -74,10 +77,10 @@ class VisionEncoder(Encoder):
         keep_head: bool = False,
     ) -> None:
         super().__init__()
-        trained_blocks = parse_trainable(trainable)
+        n_trained = parse_trainable(trainable)
         self._transform = built_transform(transform, image_size)
         self._image_size = image_size
-        self._mean, self._std = _three("mean", mean), _three("std", std)
+        self._mean, self._std = three_numbers("mean", mean), three_numbers("std", std)
         if min(self._std) <= 0:
             raise ConfigError(f"std must be above 0, got {list(std)}")
         self._trainable, self._keep_head = trainable, bool(keep_head)
@@ -85,7 +88,7 @@ class VisionEncoder(Encoder):
         self._described = f"{type(backbone).__module__}.{type(backbone).__qualname__}"
         given = None if embedding_size is None else positive_size("embedding_size", embedding_size)
         self._embedding_size = output_size(self.backbone, image_size) if given is None else given
-        self._trained = _trained_parts(self.backbone, trained_blocks)
+        self._trained = trained_blocks(self.backbone, n_trained)
         set_trained(self.backbone, self._trained)
         # Neither buffers, which a cast of the model would round, nor copied from the host for each batch.
         self._placed: dict[torch.device, tuple[Tensor, Tensor]] = {}
@@ -133,6 +136,33 @@ class VisionEncoder(Encoder):
             )
         return embeddings
 
+    def get_state_shape(self) -> tuple[int, ...]:
+        """Shape of what the first trained block is given for one image."""
+        with in_eval_mode(self):
+            return tuple(self.frozen_part(self._example()).shape[1:])
+
+    def check_split(self) -> None:
+        """Raise unless the backbone's first blocks are frozen, and it can be cut before those that are trained.
+
+        Raises:
+            ConfigError: ``trainable`` is not ``"last:N"``, a weight below the cut takes gradients, or more than one
+                tensor is handed over it.
+        """
+        check_halves(self, self._example(), "'last:N'", self._trainable)
+
+    def frozen_part(self, batch: Tensor) -> Float[Tensor, "batch ..."]:
+        """What the first trained block is given for a collated batch."""
+        return states_before(self.backbone, self._trained[0], self._normalized(batch))
+
+    def trainable_part(self, states: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch dim"]:
+        """Run the trained blocks and pool; ``trainable_part(frozen_part(batch))`` equals ``forward``."""
+        weight = next((p for p in self._trained[0].parameters() if p.is_floating_point()), states)
+        return pooled(second_half(self.backbone, self._trained[0], states.to(weight.dtype)))
+
+    def frozen_modules(self) -> nn.Module:
+        """The frozen blocks, with the means and deviations that images are normalised with."""
+        return FrozenPart(without(self.backbone, self._trained), {"mean": list(self._mean), "std": list(self._std)})
+
     def is_one_item(self, inputs: Any) -> bool:
         """Whether an array or tensor has the shape of one image; not asked of a ``transform`` that is a function."""
         return isinstance(self._transform, ImageTransform) and looks_like_image(inputs)
@@ -148,7 +178,7 @@ class VisionEncoder(Encoder):
         return {
             "backbone": self._described,
             "embedding_size": self._embedding_size,
-            "transform": settings if is_own else _name_of(self._transform),
+            "transform": settings if is_own else name_of(self._transform),
             "trainable": self._trainable,
             "image_size": self._image_size,
             "mean": list(self._mean),
@@ -197,18 +227,17 @@ class VisionEncoder(Encoder):
         file = Path(input_path) / SETTINGS_FILE
         settings = read_settings(file)
         if backbone is not None:
-            settings = {**settings, "backbone": backbone, "transform": _saved_transform(settings, transform, file)}
+            settings = {**settings, "backbone": backbone, "transform": saved_transform(settings, transform, file)}
             encoder = build_from_settings(VisionEncoder, settings, file)
         elif "backbone" in inspect.signature(cls).parameters:
-            raise ServableError(
-                f"{file.parent} holds the weights of a {settings.get('backbone')!r}, and no code is loaded from files: "
-                f"pass backbone=... (to SimilarityModel.load encoders={{NAME: VisionEncoder(...)}}), or save a "
-                f"registered subclass of VisionEncoder that builds its own backbone"
-            )
+            raise no_backbone(settings, file)
         else:
             encoder = build_from_settings(cls, settings, file)
         encoder.load_weights(input_path)
         return encoder
+
+    def _example(self) -> Tensor:
+        return example_of((3, self._image_size, self._image_size), self.backbone, torch.uint8)
 
     def _normalized(self, images: Tensor) -> Tensor:
         weight = next((p for p in self.backbone.parameters() if p.is_floating_point()), torch.empty(0))
@@ -220,30 +249,3 @@ class VisionEncoder(Encoder):
             self._placed[images.device] = (mean, std)
         mean, std = self._placed[images.device]
         return ((images.float() - mean) / std).to(weight.dtype)
-
-
-def _three(name: str, values: Any) -> tuple[float, ...]:
-    if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != 3:
-        raise ConfigError(f"{name} must be three numbers, one for each channel, got {values!r:.80}")
-    try:
-        return tuple(float(value) for value in values)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{name} must be three numbers, one for each channel, got {values!r:.80}") from error
-
-
-def _trained_parts(backbone: nn.Module, count: int | None) -> list[nn.Module]:
-    if count is None:
-        return [backbone]
-    return blocks_and_rest(backbone, count) if count else []
-
-
-def _name_of(function: Any) -> str:
-    name = getattr(function, "__qualname__", None)
-    return f"{function.__module__}.{name}" if name else f"{type(function).__module__}.{type(function).__qualname__}"
-
-
-def _saved_transform(settings: Mapping[str, Any], given: Any, file: Path) -> Any:
-    saved = settings.get("transform")
-    if given is None and isinstance(saved, str):
-        raise ServableError(f"{file} was saved with the transform {saved!r}; pass transform=...")
-    return saved if given is None else given

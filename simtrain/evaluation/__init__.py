@@ -1,18 +1,64 @@
 """How good a model is at retrieval, how sure that is, and whether another one is better."""
 
+from simtrain.evaluation.base_metric import BaseMetric, Numbered
+from simtrain.evaluation.beir import read_beir, write_beir
+from simtrain.evaluation.comparison import Comparison, compare_scores
+from simtrain.evaluation.evaluator import Evaluator
 from simtrain.evaluation.hard_negatives import mine_hard_negatives
+from simtrain.evaluation.image_sets import (
+    ImageSet,
+    read_cars196,
+    read_cub200,
+    read_in_shop,
+    read_inaturalist,
+    read_online_products,
+)
+from simtrain.evaluation.judged_search import JudgedSearch, search_run
 from simtrain.evaluation.mined_negatives import MinedNegatives
+from simtrain.evaluation.mteb_encoder import as_mteb
+from simtrain.evaluation.pair_correlation import PairCorrelation
+from simtrain.evaluation.query_lists import Qrels, Run
+from simtrain.evaluation.query_scores import QueryScores
 from simtrain.evaluation.retrieval import RetrievalResult, RetrievalTask, evaluate, retrieval_task
+from simtrain.evaluation.run_measures import run_metrics
+from simtrain.evaluation.set_retrieval import SetRetrieval
 from simtrain.evaluation.significance import PairedTest, bootstrap_interval, paired_test
+from simtrain.evaluation.trec import read_qrels, read_run, write_qrels, write_run
 
 __all__ = [
+    "BaseMetric",
+    "Comparison",
+    "Evaluator",
+    "ImageSet",
+    "JudgedSearch",
     "MinedNegatives",
+    "Numbered",
+    "PairCorrelation",
     "PairedTest",
+    "Qrels",
+    "QueryScores",
     "RetrievalResult",
     "RetrievalTask",
+    "Run",
+    "SetRetrieval",
+    "as_mteb",
     "bootstrap_interval",
+    "compare_scores",
     "evaluate",
     "mine_hard_negatives",
     "paired_test",
+    "read_beir",
+    "read_cars196",
+    "read_cub200",
+    "read_in_shop",
+    "read_inaturalist",
+    "read_online_products",
+    "read_qrels",
+    "read_run",
     "retrieval_task",
+    "run_metrics",
+    "search_run",
+    "write_beir",
+    "write_qrels",
+    "write_run",
 ]

@@ -15,7 +15,7 @@ def result_table(result: RetrievalResult, names: Sequence[str]) -> str:
         names: Metrics to show, in this order.
     """
     rows = [[name, f"{result.metrics[name]:.3f}", _interval(result.interval(name))] for name in names]
-    return _table(["metric", "value", f"{result.confidence:.0%} interval"], rows)
+    return markdown_table(["metric", "value", f"{result.confidence:.0%} interval"], rows)
 
 
 def comparison_table(before: RetrievalResult, after: RetrievalResult, names: Sequence[str]) -> str:
@@ -38,14 +38,22 @@ def comparison_table(before: RetrievalResult, after: RetrievalResult, names: Seq
                 f"{test.p_value:.4f}",
             ]
         )
-    return _table(["metric", "before", "after", "difference", "p"], rows)
+    return markdown_table(["metric", "before", "after", "difference", "p"], rows)
 
 
 def _interval(bounds: tuple[float, float]) -> str:
     return f"[{bounds[0]:.3f}, {bounds[1]:.3f}]"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Markdown table whose columns line up as text, too.
+
+    Example:
+        >>> print(markdown_table(["metric", "value"], [["mrr", "0.5"]]))
+        | metric | value |
+        | ------ | ----- |
+        | mrr    | 0.5   |
+    """
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
     lines = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in [head, *rows]]
     lines.insert(1, ["-" * width for width in widths])

@@ -79,7 +79,7 @@ class ArcFaceLoss(ClassWeightLoss):
         own = cosines.gather(1, groups.long().unsqueeze(1)).squeeze(1)
         margins = (self.margins[groups.long()] if self.margins.ndim else self.margins).to(cosines.dtype)
         logits = put_at_class(cosines, groups, add_angle(own, margins)) * self.scale
-        return cross_entropy_terms(logits, groups).mean()
+        return self._mean(cross_entropy_terms(logits, groups))
 
     def get_config_dict(self) -> dict[str, Any]:
         """Constructor arguments as JSON values."""

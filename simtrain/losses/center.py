@@ -48,7 +48,7 @@ class CenterLoss(ClassWeightLoss):
     def compare(self, embeddings: Float[Tensor, "batch dim"], groups: Integer[Tensor, " batch"]) -> Float[Tensor, ""]:
         """Loss of embeddings against their centres; see :meth:`ClassWeightLoss.compare`."""
         centers = self.weights.index_select(0, groups.long())
-        return pair_distances(embeddings, centers, Distance.SQUARED_EUCLIDEAN).mean() * (self.lambda_c / 2)
+        return self._mean(pair_distances(embeddings, centers, Distance.SQUARED_EUCLIDEAN)) * (self.lambda_c / 2)
 
     def get_config_dict(self) -> dict[str, Any]:
         """Constructor arguments as JSON values."""

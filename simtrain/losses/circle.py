@@ -53,7 +53,7 @@ class CircleLoss(CandidateLoss):
     """Positives' similarities are raised and negatives' lowered, each by how far it is from its optimum.
 
     Computed for each anchor over its positives and negatives, on cosine similarities, and averaged over the anchors
-    that have both. ``n_active`` counts those.
+    that have both. ``n_active`` counts those with a loss other than zero.
 
     Args:
         margin: ``m`` of the paper, which relaxes both goals; zero or above. The paper has 0.25 for faces and people
@@ -92,7 +92,7 @@ class CircleLoss(CandidateLoss):
     ) -> Float[Tensor, ""]:
         """Loss of anchors against candidates; see :meth:`CandidateLoss.compare`."""
         complete = positive.any(dim=1) & negative.any(dim=1)
-        self.note(n_active=complete.sum())
         similarities = similarity_matrix(anchors, candidates)
         terms = circle_terms(similarities, positive, negative, margin=self.margin, scale_factor=self.scale_factor)
+        self.note(n_active=terms.detach().masked_fill(~complete, 0).count_nonzero())
         return masked_mean(terms, complete)

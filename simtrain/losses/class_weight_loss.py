@@ -25,7 +25,7 @@ class ClassWeightLoss(GroupLoss):
     In eval mode, embeddings whose group has no class weight are left out (classes that only the validation data has);
     where none is left, the loss is NaN: there is no such figure.
 
-    A subclass implements :meth:`compare`.
+    A subclass implements :meth:`compare`. ``n_active`` counts the items with a loss other than zero.
 
     Args:
         embedding_size: Dimensions of an embedding.
@@ -89,6 +89,10 @@ class ClassWeightLoss(GroupLoss):
     def get_config_dict(self) -> dict[str, Any]:
         """Constructor arguments as JSON values."""
         return {"embedding_size": self.embedding_size, "num_groups": self.num_groups}
+
+    def _mean(self, terms: Tensor) -> Tensor:
+        self.note(n_active=terms.count_nonzero())
+        return terms.mean()
 
     def _compare_known(self, embeddings: Tensor, groups: Tensor) -> Tensor:
         known = (groups >= 0) & (groups < self.num_groups)

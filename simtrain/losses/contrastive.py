@@ -18,7 +18,7 @@ from simtrain.losses.memory_blocks import against_memory
 from simtrain.losses.memory_rows import MemoryRows
 from simtrain.losses.mining import nearest_index
 from simtrain.losses.pairwise_loss import PairwiseLoss
-from simtrain.losses.row_terms import Part, Positives, row_maximum
+from simtrain.losses.row_terms import Part, Positives, noted_terms, row_maximum
 from simtrain.losses.settings import check_positive
 
 
@@ -155,9 +155,10 @@ class ContrastiveLoss(PairwiseLoss):
         """
         check_pair_batch(embeddings, pairs, labels, subgroups)
         if len(pairs) == 0 or len(memory) == 0:
+            self.note(n_active=0)
             return zero_loss(embeddings)
         rows = pairs.flatten()
-        searched = (embeddings[rows], subgroups[rows], items[rows], memory, self._nearest_terms)
+        searched = (embeddings[rows], subgroups[rows], items[rows], memory, noted_terms(self._nearest_terms, self.note))
         mean = against_memory(*searched, distance=self.distance)
         return mean * 2 if self.size_average else mean * len(rows)
 
@@ -166,4 +167,6 @@ class ContrastiveLoss(PairwiseLoss):
         nearest = 1.0 if self.distance is Distance.COSINE else 0.0  # the similarity at distance 0
         shortage = relu(self.margin - nearest + similarity)
         rows = torch.arange(len(column), device=column.device)
-        return (Part(shortage.square().sum(), torch.full_like(rows, len(rows))[0], rows, column, 2 * shortage),)
+        count = torch.full_like(rows, len(rows))[0]
+        active = shortage.count_nonzero()
+        return (Part(shortage.square().sum(), count, rows, column, 2 * shortage, active=active),)

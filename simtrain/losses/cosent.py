@@ -45,7 +45,7 @@ class CoSENTLoss(PairwiseLoss):
     """Pairs with a higher score are to be more similar than those with a lower one; for graded scores.
 
     Subgroups play no part. A batch whose scores are all equal has a loss of zero. ``n_active`` counts the comparisons,
-    (higher, lower) pairs of pairs.
+    (higher, lower) pairs of pairs; none where their loss is zero.
 
     Args:
         scale: Factor of the similarities, above zero.
@@ -85,8 +85,10 @@ class CoSENTLoss(PairwiseLoss):
     ) -> Float[Tensor, ""]:
         """Loss of a batch; see :meth:`PairwiseLoss.forward`."""
         check_pair_batch(embeddings, pairs, labels, subgroups)
-        self.note(n_active=(labels.unsqueeze(1) > labels).sum())
         if len(pairs) == 0:
+            self.note(n_active=0)
             return zero_loss(embeddings)
         similarities = pair_similarities(embeddings[pairs[:, 0]], embeddings[pairs[:, 1]], self.distance)
-        return order_loss(similarities, labels, scale=self.scale)
+        loss = order_loss(similarities, labels, scale=self.scale)
+        self.note(n_active=(labels.unsqueeze(1) > labels).sum() * (loss.detach() != 0))
+        return loss

@@ -55,7 +55,7 @@ class CosFaceLoss(ClassWeightLoss):
         cosines = class_similarities(embeddings, self.weights)
         own = cosines.gather(1, groups.long().unsqueeze(1)).squeeze(1)
         logits = put_at_class(cosines, groups, own - self.margin) * self.scale
-        return cross_entropy_terms(logits, groups).mean()
+        return self._mean(cross_entropy_terms(logits, groups))
 
     def get_config_dict(self) -> dict[str, Any]:
         """Constructor arguments as JSON values."""

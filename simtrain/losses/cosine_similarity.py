@@ -17,7 +17,8 @@ class CosineSimilarityLoss(PairwiseLoss):
     """Each pair's cosine similarity is to equal its score: their mean squared difference.
 
     Scores are what a cosine can be, -1 to 1: graded similarities (of 0 to 5 stars, say, divided by 5), or the cosines
-    of a teacher. Subgroups play no part. ``n_active`` counts the pairs.
+    of a teacher. Subgroups play no part. ``n_active`` counts the pairs
+    whose cosine is not their score.
 
     Reference:
         Reimers and Gurevych, "Sentence-BERT: Sentence Embeddings using Siamese BERT-Networks", EMNLP 2019,
@@ -39,8 +40,10 @@ class CosineSimilarityLoss(PairwiseLoss):
     ) -> Float[Tensor, ""]:
         """Loss of a batch; see :meth:`PairwiseLoss.forward`."""
         check_pair_batch(embeddings, pairs, labels, subgroups)
-        self.note(n_active=len(pairs))
         if len(pairs) == 0:
+            self.note(n_active=0)
             return zero_loss(embeddings)
         similarities = pair_similarities(embeddings[pairs[:, 0]], embeddings[pairs[:, 1]])
-        return (similarities - labels).square().mean()
+        terms = (similarities - labels).square()
+        self.note(n_active=terms.count_nonzero())
+        return terms.mean()

@@ -85,7 +85,7 @@ class FastAPLoss(CandidateLoss):
     """One minus the average precision of ranking the candidates, over a soft histogram of distances.
 
     Distances are squared euclidean ones between unit vectors. Mean over the anchors that have a positive; ``n_active``
-    counts those that have a negative as well.
+    counts those with a loss other than zero.
 
     Args:
         num_bins: Bins of the histogram, one or more (``L`` of the paper, which has 10).
@@ -122,8 +122,9 @@ class FastAPLoss(CandidateLoss):
     ) -> Float[Tensor, ""]:
         """Loss of anchors against candidates; see :meth:`CandidateLoss.compare`."""
         has_positive = positive.any(dim=1)
-        self.note(n_active=(has_positive & negative.any(dim=1)).sum())
         precision = fast_average_precision(
             similarity_matrix(anchors, candidates), positive, negative, num_bins=self.num_bins
         )
-        return masked_mean(1 - precision, has_positive)
+        terms = 1 - precision
+        self.note(n_active=terms.detach().masked_fill(~has_positive, 0).count_nonzero())
+        return masked_mean(terms, has_positive)

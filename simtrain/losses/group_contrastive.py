@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from simtrain import registry
-from simtrain.losses.distances import Distance, pair_distances
+from simtrain.losses.distances import Distance, listed_distances
 from simtrain.losses.log_sums import masked_mean
 from simtrain.losses.miners import as_pairs
 from simtrain.losses.nested_miners import GivenMiner, describe_miner, nested_miner
@@ -73,8 +73,8 @@ class GroupContrastiveLoss(RowLoss):
     def mined_loss(self, embeddings: Float[Tensor, "batch dim"], indices: Any) -> Float[Tensor, ""]:
         """Loss of the pairs that a miner has chosen; see :meth:`RowLoss.mined_loss`."""
         first, positives, second, negatives = as_pairs(indices)
-        pull = pair_distances(embeddings[first], embeddings[positives], self.distance) - self.positive_margin
-        push = self.negative_margin - pair_distances(embeddings[second], embeddings[negatives], self.distance)
+        pull = listed_distances(embeddings, first, positives, self.distance) - self.positive_margin
+        push = self.negative_margin - listed_distances(embeddings, second, negatives, self.distance)
         self.note(n_active=(pull > 0).sum() + (push > 0).sum())
         return masked_mean(pull, ~(pull <= 0)) + masked_mean(push, ~(push <= 0))
 

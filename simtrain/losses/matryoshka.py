@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
-from jaxtyping import Bool, Float, Integer
+from jaxtyping import Bool, Float, Int64, Integer
 from torch import Tensor
 
 from simtrain import registry
 from simtrain.errors import ConfigError, DataError
-from simtrain.losses.nested_losses import GivenLoss, describe_loss, nested_loss
+from simtrain.losses.memory_rows import MemoryRows
+from simtrain.losses.nested_losses import GivenLoss, check_part_memory, describe_loss, nested_loss, total_active
 from simtrain.losses.settings import check_positive
 from simtrain.losses.similarity_loss import SimilarityLoss
 
@@ -20,8 +22,8 @@ class MatryoshkaLoss(SimilarityLoss):
     """Any loss, over the first dimensions of the embeddings, for several numbers of them: their weighted sum.
 
     Embeddings trained with it can be cut to any of the sizes, and lose little. It takes the batches that the inner
-    loss takes, and works with a cross-batch memory if that does. The log has each size's loss as ``loss_<size>``, and
-    what the inner loss notes as ``<figure>_<size>``.
+    loss takes, and works with a cross-batch memory if that does. The log has each size's loss as ``loss_<size>``, what
+    the inner loss notes as ``<figure>_<size>``, and the sum of its ``n_active``.
 
     Args:
         loss: A loss, or its config.
@@ -70,6 +72,15 @@ class MatryoshkaLoss(SimilarityLoss):
         """Whether the inner loss works with a cross-batch memory."""
         return self.loss.supports_memory
 
+    @property
+    def supports_pair_memory(self) -> bool:
+        """Whether the inner loss works with a memory of pairs."""
+        return self.loss.supports_pair_memory
+
+    def check_memory(self) -> None:
+        """Refuse what the inner loss refuses; see :meth:`SimilarityLoss.check_memory`."""
+        check_part_memory(self.loss, "MatryoshkaLoss: loss")
+
     def get_config_dict(self) -> dict[str, Any]:
         """Constructor arguments as JSON values."""
         return {"loss": describe_loss(self.loss), "sizes": self.sizes, "weights": self.weights}
@@ -106,6 +117,39 @@ class MatryoshkaLoss(SimilarityLoss):
             for size in self.sizes
         )
 
+    def memory_rows_loss(
+        self,
+        embeddings: Float[Tensor, "batch dim"],
+        groups: Integer[Tensor, " batch"],
+        items: Integer[Tensor, " batch"],
+        memory: MemoryRows,
+    ) -> Float[Tensor, ""]:
+        """Loss of a batch against a memory; see :meth:`SimilarityLoss.memory_rows_loss`."""
+        self._check_dimensions(embeddings)
+        return self._sum(
+            self.loss.memory_rows_loss(embeddings[:, :size], groups, items, _cut(memory, size)) for size in self.sizes
+        )
+
+    def remembered_rows(self, pairs: Int64[Tensor, "n_pairs 2"]) -> Int64[Tensor, " n"]:
+        """Those of the inner loss."""
+        return self.loss.remembered_rows(pairs)
+
+    def pair_memory_loss(
+        self,
+        embeddings: Float[Tensor, "rows dim"],
+        pairs: Int64[Tensor, "n_pairs 2"],
+        labels: Float[Tensor, " n_pairs"],
+        subgroups: Integer[Tensor, " rows"],
+        items: Integer[Tensor, " rows"],
+        memory: MemoryRows,
+    ) -> Float[Tensor, ""]:
+        """Loss of a batch of pairs against a memory; see :meth:`SimilarityLoss.pair_memory_loss`."""
+        self._check_dimensions(embeddings)
+        given = (pairs, labels, subgroups, items)
+        return self._sum(
+            self.loss.pair_memory_loss(embeddings[:, :size], *given, _cut(memory, size)) for size in self.sizes
+        )
+
     def _sum(self, losses: Iterator[Tensor]) -> Tensor:
         terms: list[Tensor] = []
         figures: dict[str, Tensor | float] = {}
@@ -113,7 +157,7 @@ class MatryoshkaLoss(SimilarityLoss):
             terms.append(loss * weight)
             # Read now: the next size's call replaces them.
             figures |= {f"loss_{size}": loss, **{f"{name}_{size}": f for name, f in self.loss.figures().items()}}
-        self.note(**figures)
+        self.note(**figures, **total_active(figures.get(f"n_active_{size}") for size in self.sizes))
         return sum(terms[1:], start=terms[0])
 
     def _check_dimensions(self, embeddings: Tensor) -> None:
@@ -122,6 +166,13 @@ class MatryoshkaLoss(SimilarityLoss):
                 f"MatryoshkaLoss has sizes up to {max(self.sizes)}, but the embeddings have {embeddings.shape[1]} "
                 f"dimensions; leave out the larger sizes"
             )
+
+
+def _cut(memory: MemoryRows, size: int) -> MemoryRows:
+    # Views of the rows' first dimensions; their lengths are others.
+    if size == memory.embeddings.shape[1]:
+        return memory
+    return replace(memory, embeddings=memory.embeddings[:, :size], norms=None)
 
 
 def _checked_sizes(sizes: Any) -> list[int]:

@@ -8,7 +8,7 @@ few blocks, whatever the size of batch and memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -19,9 +19,8 @@ from simtrain.errors import ConfigError
 from simtrain.losses.distances import Distance, pair_distances, similarity_matrix, unit_vectors
 from simtrain.losses.equal_pairs import LabelIndex
 from simtrain.losses.memory_rows import MemoryRows
-from simtrain.losses.row_terms import Part, Positives, mask_places, take_positives
-
-RowTerms = Callable[[Tensor, Positives], Sequence[Part]]
+from simtrain.losses.row_terms import Part, RowTerms, mask_places, nan_of, take_positives
+from simtrain.losses.weighted_sums import LISTED_COST, weighted_sums
 
 #: Entries of a block: 8 MB in float32.
 BLOCK = 1 << 21
@@ -75,7 +74,7 @@ def prepared_anchors(
     if distance is Distance.COSINE:
         anchors = unit_vectors(anchors)
     if distance in (Distance.COSINE, Distance.DOT):
-        return anchors * scale, 1.0
+        return (anchors * scale if isinstance(scale, Tensor) or scale != 1 else anchors), 1.0
     if isinstance(scale, Tensor) and scale.requires_grad:
         raise ConfigError(
             f"a learnt temperature works with a cross-batch memory for distance='cosine' or 'dot', not "
@@ -116,13 +115,14 @@ class MemorySearch:
                 torch.mul(similarity_matrix(anchors, tile, self.distance), self.scale, out=block[:, part])
         if self.distance is Distance.COSINE:
             block.mul_(self._inverse_lengths(block.dtype))
-        for places in self._own_places(first, last):
-            block[places] = -torch.inf
+        for rows, columns in self._own_places(first, last):
+            if len(rows) > 0:
+                block.view(-1).index_fill_(0, columns.add(rows, alpha=block.shape[1]), -torch.inf)
 
     def gradient(self, anchors: Tensor, part: Part, block: Tensor) -> Tensor:
         """Derivative of a part of the loss by the anchors of a block."""
         n_listed = len(part.rows)
-        if part.dense is None and n_listed * 16 <= block.numel():
+        if part.dense is None and n_listed * LISTED_COST <= block.numel():
             return self._listed_gradient(anchors, part)
         slope = part.dense_slope(block)
         if self.distance is Distance.COSINE:
@@ -136,17 +136,21 @@ class MemorySearch:
         return gradient
 
     def _listed_gradient(self, anchors: Tensor, part: Part) -> Tensor:
+        rows, columns, slopes = part.rows, part.columns, part.slopes
+        if self.distance is Distance.COSINE:
+            slopes = slopes * self._inverse_lengths(anchors.dtype).index_select(0, columns)
+        is_product = self.distance in (Distance.COSINE, Distance.DOT)
+        if is_product and anchors.device.type == "cpu" and self.memory.embeddings.dtype == anchors.dtype:
+            return weighted_sums(rows, columns, slopes, self.memory.embeddings.detach(), len(anchors))
         gradient = torch.zeros_like(anchors)
-        for start in range(0, len(part.rows), _LISTED):
+        for start in range(0, len(rows), _LISTED):
             listed = slice(start, start + _LISTED)
-            rows, columns, slopes = part.rows[listed], part.columns[listed], part.slopes[listed].unsqueeze(1)
-            found = self.memory.pick(columns, anchors.dtype)
-            if self.distance is Distance.COSINE:
-                slopes = slopes * self._inverse_lengths(anchors.dtype)[columns].unsqueeze(1)
-            if self.distance in (Distance.COSINE, Distance.DOT):
-                gradient.index_add_(0, rows, found.mul_(slopes))
+            found = self.memory.pick(columns[listed], anchors.dtype)
+            if is_product:
+                gradient.index_add_(0, rows[listed], found.mul_(slopes[listed].unsqueeze(1)))
             else:
-                gradient.index_add_(0, rows, self._through_pairs(anchors[rows], found, slopes.squeeze(1)))
+                some = anchors.index_select(0, rows[listed])
+                gradient.index_add_(0, rows[listed], self._through_pairs(some, found, slopes[listed]))
         return gradient
 
     def _through_matrix(self, anchors: Tensor, tile: Tensor, slope: Tensor) -> Tensor:
@@ -186,22 +190,21 @@ class _AgainstMemory(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, anchors: Tensor, search: MemorySearch, same_group: LabelIndex, terms: RowTerms) -> Tensor:
-        totals: list[list[Tensor]] = []
-        gradients: list[Tensor] = []
+        blocks: list[list[tuple[Tensor, Tensor]]] = []
+        gradients: list[list[Tensor]] = []
         for first, last, block in blocks_of(anchors, search):
             some = anchors[first:last]
             search.fill(some, block, first, last)
             parts = terms(block, take_positives(block, *same_group.pairs(first, last)))
-            totals = totals or [[anchors.new_zeros(()), anchors.new_zeros((), dtype=torch.long)] for _ in parts]
-            gradients = gradients or [torch.empty_like(anchors) for _ in parts]
-            for part, sums, gradient in zip(parts, totals, gradients, strict=True):
-                sums[0] += part.total
-                sums[1] += part.count
-                gradient[first:last] = search.gradient(some, part, block)
-        shares = [sums[1].clamp(min=1).to(anchors.dtype).reciprocal() for sums in totals]
-        ctx.save_for_backward(sum(g.mul_(share) for g, share in zip(gradients, shares, strict=True)))
-        value = torch.stack([sums[0] * share for sums, share in zip(totals, shares, strict=True)]).sum()
-        return value + _nan_of(anchors)
+            blocks.append([(part.total, part.count) for part in parts])
+            if ctx.needs_input_grad[0]:
+                gradients.append([search.gradient(some, part, block) for part in parts])
+        totals, counts = zip(*(map(_added, zip(*part, strict=True)) for part in zip(*blocks, strict=True)), strict=True)
+        shares = [count.clamp(min=1).to(anchors.dtype).reciprocal() for count in counts]
+        if gradients:
+            whole = [torch.cat(rows) if len(rows) > 1 else rows[0] for rows in zip(*gradients, strict=True)]
+            ctx.save_for_backward(_weighed(whole, shares))
+        return _weighed(totals, shares) + nan_of(anchors)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None]:
@@ -209,79 +212,11 @@ class _AgainstMemory(torch.autograd.Function):
         return grad_outputs[0] * gradient, None, None, None
 
 
-def within_batch(
-    similarities: Float[Tensor, "anchors candidates"],
-    positive: tuple[Tensor, Tensor],
-    ignored: Bool[Tensor, "anchors candidates"] | None,
-    terms: RowTerms,
-) -> Float[Tensor, ""]:
-    """Loss of a matrix of similarities, with its gradient by each of them.
-
-    Args:
-        similarities: Shape ``(anchors, candidates)``; it is written to.
-        positive: Rows and columns of the positives.
-        ignored: True where a candidate takes no part; None for the diagonal.
-        terms: As in :func:`against_memory`.
-    """
-    value: Tensor = _WithinBatch.apply(similarities, positive, ignored, terms)  # type: ignore[no-untyped-call]
-    return value
+def _added(numbers: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(numbers)).sum() if len(numbers) > 1 else numbers[0]
 
 
-class _WithinBatch(torch.autograd.Function):
-    """As :class:`_AgainstMemory`, but of one block, and the gradient is that of the similarities."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, similarities: Tensor, positive: tuple[Tensor, Tensor], ignored: Tensor | None, terms: RowTerms
-    ) -> Tensor:
-        spoilt = _nan_of(similarities)
-        block = _blanked(similarities.detach(), ignored)
-        parts = terms(block, take_positives(block, *positive))
-        shares = [part.count.clamp(min=1).to(block.dtype).reciprocal() for part in parts]
-        slopes = [part.dense_slope(block).mul_(share) for part, share in zip(parts, shares, strict=True)]
-        ctx.save_for_backward(slopes[0] if len(slopes) == 1 else sum(slopes))
-        value = torch.stack([part.total * share for part, share in zip(parts, shares, strict=True)]).sum()
-        return value + spoilt
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None]:
-        (slope,) = ctx.saved_tensors
-        return grad_outputs[0] * slope, None, None, None
-
-
-def _blanked(block: Tensor, ignored: Tensor | None) -> Tensor:
-    return block.fill_diagonal_(-torch.inf) if ignored is None else block.masked_fill_(ignored, -torch.inf)
-
-
-def picked_pairs(
-    embeddings: Float[Tensor, "batch dim"], positive: tuple[Tensor, Tensor], terms: RowTerms, distance: Distance
-) -> Float[Tensor, ""]:
-    """Loss of a batch, of which only a few pairs have a slope: the gradient runs through these, not through a matrix.
-
-    Args:
-        embeddings: Shape ``(batch, dim)``, at least one row.
-        positive: Rows and columns of the pairs of one group.
-        terms: As in :func:`against_memory`.
-        distance: One of :class:`Distance`.
-    """
-    with torch.autocast(embeddings.device.type, enabled=False):
-        wide = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
-        if distance is Distance.COSINE:  # the same dot products, and each row is brought to length 1 once
-            wide, distance = unit_vectors(wide), Distance.DOT
-        with torch.no_grad():
-            block = _blanked(similarity_matrix(wide, wide, distance), None)
-            parts = terms(block, take_positives(block, *positive))
-        values = [_of_listed(wide, part, distance) for part in parts]
-        return torch.stack(values).sum() + _nan_of(wide)
-
-
-def _of_listed(embeddings: Tensor, part: Part, distance: Distance) -> Tensor:
-    similarities = -pair_distances(embeddings[part.rows], embeddings[part.columns], distance)
-    sloped = (part.slopes * similarities).sum()
-    # The value of the block, and the slopes of the pairs.
-    return (part.total + (sloped - sloped.detach())) / part.count.clamp(min=1)
-
-
-def _nan_of(values: Tensor) -> Tensor:
-    # What is not finite is to be noticed, also where sorting and counting would pass it over.
-    return values.sum() * 0
+def _weighed(values: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
+    if len(values) == 1:
+        return values[0] * weights[0]
+    return torch.stack([value * weight for value, weight in zip(values, weights, strict=True)]).sum(dim=0)

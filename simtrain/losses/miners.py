@@ -214,9 +214,16 @@ class DistanceWeightedMiner(Miner):
         anchors, positives = (positive & allowed.any(dim=1, keepdim=True)).nonzero().unbind(dim=1)
         if len(anchors) == 0:
             return anchors, positives, anchors
-        # The largest of "log weight + Gumbel noise" is a draw by the weights; nothing needs to be normalised.
-        noise = torch.empty_like(weights[anchors]).exponential_().log_().neg_()
-        return anchors, positives, (weights[anchors] + noise).argmax(dim=1)
+        weights = (weights - weights.amax(dim=1, keepdim=True)).exp_().nan_to_num_(nan=0.0)  # NaN: none is allowed
+        reached = weights.cumsum(dim=1)
+        # A row for each anchor, with a place for each of its positives: no more entries than there are distances.
+        counts = anchors.bincount(minlength=len(distances))
+        drawn = torch.rand(len(distances), int(counts.max()), dtype=reached.dtype, device=reached.device)
+        total = reached[:, -1:]
+        drawn = torch.minimum(drawn.mul_(total), torch.nextafter(total, torch.zeros_like(total)))
+        chosen = torch.searchsorted(reached, drawn, right=True)
+        before = (counts.cumsum(0) - counts).index_select(0, anchors)
+        return anchors, positives, chosen[anchors, torch.arange(len(anchors), device=anchors.device) - before]
 
     def log_weights(self, distances: Tensor) -> Tensor:
         """Log of one over the density of distances between random points of the sphere: equation 3."""

@@ -89,7 +89,8 @@ def multi_similarity_terms(
 class MultiSimilarityLoss(RowLoss):
     """Informative pairs are mined, then weighed by their own similarity and by those of the anchor's other pairs.
 
-    On cosine similarities; mean over all anchors. ``n_active`` counts the anchors that keep a pair.
+    On cosine similarities; mean over all anchors. ``n_active`` counts those
+    with a loss other than zero.
 
     Args:
         alpha: Scale of the positives, above zero.
@@ -140,9 +141,10 @@ class MultiSimilarityLoss(RowLoss):
         similarities = similarity_matrix(anchors, candidates)
         if self.epsilon is not None:
             positive, negative = informative_pairs(similarities, positive, negative, epsilon=self.epsilon)
-        self.note(n_active=(positive | negative).any(dim=1).sum())
         scales = {"alpha": self.alpha, "beta": self.beta, "lambda_": self.lambda_}
-        return multi_similarity_terms(similarities, positive, negative, **scales).mean()
+        terms = multi_similarity_terms(similarities, positive, negative, **scales)
+        self.note(n_active=terms.count_nonzero())
+        return terms.mean()
 
     @property
     def similarity_scale(self) -> float:

@@ -21,6 +21,7 @@ from simtrain.losses.pairwise_loss import PairwiseLoss
 from simtrain.losses.settings import check_positive
 from simtrain.losses.temperature import (
     GivenTemperature,
+    LearntTemperature,
     checked_temperature,
     moving,
     temperature_config,
@@ -62,19 +63,34 @@ def ranking_loss(
         tensor(0.6931)
     """
     logits = similarity_matrix(embeddings[own], embeddings[candidates], distance).mul_(scale)
-    return masked_cross_entropy(logits, blocked_candidates(own, candidates, labels, subgroups), labels)
+    return masked_cross_entropy(logits, blocked_candidates(own, candidates, labels, subgroups), labels)[0]
 
 
 def masked_cross_entropy(
     logits: Float[Tensor, "n_pairs n_candidates"],
     blocked: Bool[Tensor, "n_pairs n_candidates"],
     labels: Float[Tensor, " n_pairs"],
-) -> Float[Tensor, ""]:
-    """Cross entropy of the diagonal among the candidates that are not blocked, weighted by the labels above 0."""
-    rows = logits.masked_fill(blocked, -torch.inf).logsumexp(dim=1) - logits.diagonal()
+) -> tuple[Float[Tensor, ""], Int64[Tensor, ""]]:
+    """Cross entropy of the diagonal among the candidates that are not blocked, weighted by the labels above 0.
+
+    Returns:
+        ``(loss, n_active)``: the weighted mean, and how many rows have a loss other than zero.
+    """
+    return weighted_mean(logits.masked_fill(blocked, -torch.inf).logsumexp(dim=1) - logits.diagonal(), labels)
+
+
+def weighted_mean(
+    rows: Float[Tensor, " n_pairs"], labels: Float[Tensor, " n_pairs"]
+) -> tuple[Float[Tensor, ""], Int64[Tensor, ""]]:
+    """Mean of the rows, weighted by the labels above 0; and how many of them have a loss other than zero.
+
+    Example:
+        >>> weighted_mean(torch.tensor([3.0, 0.0, 5.0]), torch.tensor([1.0, 0.5, 0.0]))
+        (tensor(2.), tensor(1))
+    """
     weights = labels.to(rows.dtype).clamp(min=0)
-    total = weights.sum()
-    return (rows * weights).sum() / total.where(total > 0, torch.ones_like(total))
+    total, weighted = weights.sum(), rows * weights
+    return weighted.sum() / total.where(total > 0, torch.ones_like(total)), weighted.count_nonzero()
 
 
 @registry.losses.register_module()
@@ -85,7 +101,7 @@ class MultipleNegativesRankingLoss(PairwiseLoss):
     of the same non-zero subgroup, the query's own row, and a row a second time. A pair labelled 0 is a known
     mismatch: its document is a negative for the other queries, and for its own query whatever the subgroup, but its
     query is not asked. Labels above 0 weigh the queries (the mean is weighted). A query without any negative has a
-    loss of zero; ``n_active`` counts the others (with ``symmetric``, in both directions).
+    loss of zero; ``n_active`` counts those with another (with ``symmetric``, in both directions).
 
     Args:
         scale: Factor of the similarities (the inverse of a temperature), above zero.
@@ -169,9 +185,9 @@ class MultipleNegativesRankingLoss(PairwiseLoss):
         # One similarity matrix serves both directions.
         logits = similarity_matrix(embeddings[a], embeddings[b], self.distance) * factor
         blocked, blocked_back = blocked_candidates(a, b, labels, subgroups), blocked_candidates(b, a, labels, subgroups)
-        self._note(_n_asked(blocked, labels) + _n_asked(blocked_back, labels), factor)
-        forth = masked_cross_entropy(logits, blocked, labels)
-        back = masked_cross_entropy(logits.T, blocked_back, labels)
+        forth, n_forth = masked_cross_entropy(logits, blocked, labels)
+        back, n_back = masked_cross_entropy(logits.T, blocked_back, labels)
+        self._note(n_forth + n_back, factor)
         return (forth + back) / 2
 
     def _search(
@@ -180,7 +196,7 @@ class MultipleNegativesRankingLoss(PairwiseLoss):
         candidates = torch.cat([others, own]) if self.same_side else others
         blocked = blocked_candidates(own, candidates, labels, subgroups)
         logits = similarity_matrix(embeddings[own], embeddings[candidates], self.distance) * factor
-        return masked_cross_entropy(logits, blocked, labels), _n_asked(blocked, labels)
+        return masked_cross_entropy(logits, blocked, labels)
 
     def _factor(self) -> float | Tensor:
         return self.scale if self.temperature is None else 1 / temperature_now(self.temperature)
@@ -188,6 +204,17 @@ class MultipleNegativesRankingLoss(PairwiseLoss):
     def _note(self, n_active: Tensor, factor: float | Tensor) -> None:
         temperature = {} if self.temperature is None else moving(self.temperature, 1 / factor)
         self.note(n_active=n_active, **temperature)
+
+    def check_memory(self) -> None:
+        """Refuse a learnt temperature of distances with a memory; see :meth:`SimilarityLoss.check_memory`."""
+        learnt = isinstance(self.temperature, LearntTemperature) and self.temperature.log_temperature.requires_grad
+        if learnt and self.distance not in (Distance.COSINE, Distance.DOT):
+            raise ConfigError(
+                f"MultipleNegativesRankingLoss: a learnt temperature works with a cross-batch memory for "
+                f"distance='cosine' or 'dot', not {self.distance.value!r}; give it a temperature that is a number, or "
+                f"leave out xbm"
+            )
+        super().check_memory()
 
     def remembered_rows(self, pairs: Int64[Tensor, "n_pairs 2"]) -> Int64[Tensor, " n"]:
         """Documents, and queries too where something is compared with queries."""
@@ -209,6 +236,7 @@ class MultipleNegativesRankingLoss(PairwiseLoss):
         """
         check_pair_batch(embeddings, pairs, labels, subgroups)
         if len(pairs) == 0 or len(memory) == 0:
+            self.note(n_active=0)
             return zero_loss(embeddings)
         queries, documents = pairs.unbind(dim=1)
         near = -pair_distances(embeddings[queries], embeddings[documents], self.distance)
@@ -216,10 +244,12 @@ class MultipleNegativesRankingLoss(PairwiseLoss):
             near = near + 1
         factor = self._factor()
         near = near * factor
-        loss = self._remember(embeddings, queries, documents, near, labels, subgroups, items, memory, 1, factor)
+        given = (near, labels, subgroups, items, memory)
+        loss, n_active = self._remember(embeddings, queries, documents, *given, 1, factor)
         if self.symmetric:
-            back = self._remember(embeddings, documents, queries, near, labels, subgroups, items, memory, 0, factor)
-            loss = (loss + back) / 2
+            back, n_back = self._remember(embeddings, documents, queries, *given, 0, factor)
+            loss, n_active = (loss + back) / 2, n_active + n_back
+        self._note(n_active, factor)
         return loss
 
     def _remember(
@@ -234,18 +264,11 @@ class MultipleNegativesRankingLoss(PairwiseLoss):
         memory: MemoryRows,
         side: int,
         factor: float | Tensor,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         # Subgroup 0 says that none was given: it equals no other.
         grouped = subgroups[own].long()
         grouped = grouped.masked_fill(grouped == 0, torch.iinfo(torch.long).min)
         excluded = [(items[own], memory.items), (items[others], memory.items), (grouped, memory.groups)]
         columns = None if self.same_side or memory.sides is None else memory.sides == side
         far = memory_log_sums(embeddings[own], memory, excluded, distance=self.distance, scale=factor, columns=columns)
-        weights = labels.to(near.dtype).clamp(min=0)
-        total = weights.sum()
-        return (softplus(far - near) * weights).sum() / total.where(total > 0, torch.ones_like(total))
-
-
-def _n_asked(blocked: Tensor, labels: Tensor) -> Tensor:
-    """How many of the pairs ask for their partner among others."""
-    return ((labels > 0) & (blocked.sum(dim=1) < blocked.shape[1] - 1)).sum()
+        return weighted_mean(softplus(far - near), labels)

@@ -50,7 +50,7 @@ class NTXentLoss(RowLoss):
 
     On cosine similarities divided by the temperature; mean over all (anchor, positive) pairs. With two items a group
     (two views of each) it is SimCLR's. Of an anchor's several positives, none is another's negative, which is what
-    sets it apart from :class:`SupConLoss`. ``n_active`` counts the pairs whose anchor has a negative.
+    sets it apart from :class:`SupConLoss`. ``n_active`` counts the pairs with a loss other than zero.
 
     Args:
         temperature: Divisor of the similarities, above zero; or a learnt or scheduled one, see
@@ -87,9 +87,9 @@ class NTXentLoss(RowLoss):
     ) -> Float[Tensor, ""]:
         """Loss of anchors against candidates; see :meth:`CandidateLoss.compare`."""
         temperature = temperature_now(self.temperature)
-        n_active = (positive & negative.any(dim=1, keepdim=True)).sum()
-        self.note(n_active=n_active, **moving(self.temperature, temperature))
         terms = ntxent_terms(similarity_matrix(anchors, candidates) / temperature, negative)
+        n_active = ((terms.detach() != 0) & positive).sum()
+        self.note(n_active=n_active, **moving(self.temperature, temperature))
         return masked_mean(terms, positive)
 
     @property

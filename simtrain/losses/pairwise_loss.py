@@ -5,8 +5,6 @@ from __future__ import annotations
 from jaxtyping import Float, Int64, Integer
 from torch import Tensor
 
-from simtrain.errors import ConfigError
-from simtrain.losses.memory_rows import MemoryRows
 from simtrain.losses.similarity_loss import SimilarityLoss
 
 
@@ -15,6 +13,7 @@ class PairwiseLoss(SimilarityLoss):
 
     In a batch of ``n`` pairs as the loaders make it, rows 0 to n-1 of the embeddings are the queries, rows n to 2n-1
     the documents, and pair i is ``(i, i + n)``. Any other ``pairs`` work too; two pairs may share a row.
+    One that also implements :meth:`pair_memory_loss` can be trained with a cross-batch memory.
 
     Example:
         >>> class Pull(PairwiseLoss):
@@ -48,42 +47,3 @@ class PairwiseLoss(SimilarityLoss):
             DataError: A shape or a dtype is wrong.
         """
         raise NotImplementedError(f"{type(self).__name__} must implement `forward`")
-
-    @property
-    def supports_pair_memory(self) -> bool:
-        """Whether :meth:`pair_memory_loss` is there, that is, whether the loss works with a memory of pairs."""
-        return type(self).pair_memory_loss is not PairwiseLoss.pair_memory_loss
-
-    def remembered_rows(self, pairs: Int64[Tensor, "n_pairs 2"]) -> Int64[Tensor, " n"]:
-        """Which rows of a batch a cross-batch memory is to keep; default: those of all queries, then all documents."""
-        return pairs.T.flatten()
-
-    def pair_memory_loss(
-        self,
-        embeddings: Float[Tensor, "rows dim"],
-        pairs: Int64[Tensor, "n_pairs 2"],
-        labels: Float[Tensor, " n_pairs"],
-        subgroups: Integer[Tensor, " rows"],
-        items: Integer[Tensor, " rows"],
-        memory: MemoryRows,
-    ) -> Float[Tensor, ""]:
-        """Loss of a batch against remembered rows of other batches, which get no gradient.
-
-        Args:
-            embeddings: Shape ``(rows, dim)``, floating point.
-            pairs: Shape ``(n_pairs, 2)``.
-            labels: Shape ``(n_pairs,)``.
-            subgroups: Shape ``(rows,)``.
-            items: Number of each row's item: memory rows of the same item are its own.
-            memory: The remembered rows; their groups are subgroups.
-
-        Returns:
-            A scalar, float32 or wider. Zero for an empty memory.
-
-        Raises:
-            ConfigError: This loss has no memory form.
-        """
-        raise ConfigError(
-            f"{type(self).__name__} has no memory form, so it cannot be trained with a cross-batch memory (XBM); "
-            f"use a loss that has one, such as MultipleNegativesRankingLoss, or do without XBM"
-        )

@@ -15,11 +15,15 @@ from simtrain.losses.batch_checks import check_group_batch, check_memory
 from simtrain.losses.candidate_loss import zero_loss
 from simtrain.losses.class_logits import check_class_numbers
 from simtrain.losses.group_loss import GroupLoss
+from simtrain.losses.pml_active import counted
+from simtrain.losses.pml_dry_run import dry_run
 from simtrain.losses.pml_indices import Indices, memory_pairs, without_own
 from simtrain.losses.pml_parts import build_pml
 
 # Those that learn without labels.
 _WITHOUT_LABELS = {"ManifoldLoss"}
+# Beyond it, the gradient of a zero vector is that of its division by next to nothing.
+_STEEPEST = 1e6
 TWO_VIEWS = {"SelfSupervisedLoss", "VICRegLoss"}
 
 
@@ -32,7 +36,8 @@ class PytorchMetricLearningWrapper(GroupLoss):
     weights are parameters of this loss: in the optimizer and in checkpoints.
 
     A cross-batch memory works with the losses that pytorch-metric-learning's own ``CrossBatchMemory`` takes; the miner
-    then mines in the memory, and what it found of an item's own entries is taken out.
+    then mines in the memory, and what it found of an item's own entries is taken out. ``n_active`` counts the pairs,
+    triplets or rows, whatever the loss is a mean of, with a loss other than zero.
 
     Args:
         loss: The loss, or its config.
@@ -80,10 +85,22 @@ class PytorchMetricLearningWrapper(GroupLoss):
 
         return self._name in CrossBatchMemory.supported_losses()
 
+    def check_memory(self) -> None:
+        """Refuse a loss, miner or reducer that takes no memory, tried out on a few vectors.
+
+        See :meth:`SimilarityLoss.check_memory`. Nothing is changed by it, random numbers neither.
+        """
+        if not self.supports_memory:
+            raise ConfigError(
+                f"a cross-batch memory works with losses that have a memory form, pml.{self._name} has none; leave out "
+                f"xbm or choose another loss, pml.TripletMarginLoss for example"
+            )
+        dry_run(self, self.num_groups)
+
     def forward(self, embeddings: Float[Tensor, "batch dim"], groups: Integer[Tensor, " batch"]) -> Float[Tensor, ""]:
         """Loss of a batch; see :meth:`GroupLoss.forward`."""
         check_group_batch(embeddings, groups)
-        self.note(n_active=float(len(embeddings)))
+        self.note(n_active=0)
         known = self._known(groups)
         if known is not None:
             embeddings, groups = embeddings[known], groups[known]
@@ -92,9 +109,9 @@ class PytorchMetricLearningWrapper(GroupLoss):
         with torch.autocast(embeddings.device.type, enabled=False):
             wide, labels = widened(embeddings), groups.long()
             if self._name in _WITHOUT_LABELS:
-                return scalar(self.loss(wide))
+                return self._counted(wide) if len(wide) > 1 else zero_loss(embeddings)
             indices: Indices | None = None if self.miner is None else self.miner(wide, labels)
-            return scalar(self.loss(wide, labels, indices))
+            return self._counted(wide, labels, indices)
 
     def memory_loss(
         self,
@@ -110,6 +127,7 @@ class PytorchMetricLearningWrapper(GroupLoss):
         check_group_batch(embeddings, groups)
         check_memory(embeddings, memory_embeddings, memory_groups, own)
         if len(embeddings) == 0 or len(memory_embeddings) == 0:
+            self.note(n_active=0)
             return zero_loss(embeddings)
         with torch.autocast(embeddings.device.type, enabled=False):
             wide, labels, memory_labels = widened(embeddings), groups.long(), memory_groups.long()
@@ -118,7 +136,7 @@ class PytorchMetricLearningWrapper(GroupLoss):
                 indices = memory_pairs(labels, memory_labels, own)
             else:
                 indices = without_own(self.miner(wide, labels, memory, memory_labels), own)
-            return scalar(self.loss(wide, labels, indices, memory, memory_labels))
+            return self._counted(wide, labels, indices, memory, memory_labels)
 
     def get_config_dict(self) -> dict[str, Any]:
         """Constructor arguments as JSON values.
@@ -132,6 +150,14 @@ class PytorchMetricLearningWrapper(GroupLoss):
         """Settings, where they are known; the parts are shown by themselves."""
         return ""
 
+    def _counted(self, embeddings: Tensor, *given: Any) -> Tensor:
+        with counted(self.loss, len(embeddings)) as active:
+            value = scalar(self.loss(embeddings, *given))
+        self.note(n_active=active.number(value))
+        _forget_graphs(self.loss)
+        # A NaN is to be noticed, also where the package leaves it out.
+        return (zero_loss(embeddings) if active.is_empty else value) + embeddings.detach().sum() * 0
+
     def _known(self, groups: Tensor) -> Tensor | None:
         # As for simtrain's own class weights: refused in training, left out in evaluation.
         if self.num_groups is None:
@@ -140,6 +166,14 @@ class PytorchMetricLearningWrapper(GroupLoss):
             check_class_numbers(f"pml.{self._name}", groups, self.num_groups)
             return None
         return (groups >= 0) & (groups < self.num_groups)
+
+
+def _forget_graphs(loss: nn.Module) -> None:
+    # What DynamicSoftMarginLoss remembers of a batch would draw the next backward pass into this one's.
+    for part in loss.modules():
+        for name, value in vars(part).items():
+            if isinstance(value, Tensor) and value.grad_fn is not None:
+                setattr(part, name, value.detach())
 
 
 def part_of(given: nn.Module | Mapping[str, Any], kind: str) -> nn.Module:
@@ -169,8 +203,23 @@ def check_scalar(loss: nn.Module) -> None:
 
 
 def widened(embeddings: Tensor) -> Tensor:
-    """Half precision as float32: in it, some distances overflow and others do not run."""
-    return embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
+    """Half precision as float32: in it, some distances overflow and others do not run.
+
+    Where a formula has no derivative, the gradient of a row counts as zero: at a zero that is brought to length 1 (the
+    package divides by 1e-12 there) and at the ends of an arc cosine.
+    """
+    wide = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)).view_as(embeddings)
+    if wide.requires_grad:
+        is_zero = ~wide.detach().any(dim=1)
+        wide.register_hook(lambda gradient: _derivative(gradient, is_zero))  # type: ignore[no-untyped-call]
+    return wide
+
+
+def _derivative(gradient: Tensor, is_zero: Tensor) -> Tensor:
+    largest = gradient.abs().amax(dim=1)
+    # Not `>`: a NaN, too.
+    without = ~largest.isfinite() | (is_zero & ~(largest <= _STEEPEST))
+    return gradient.masked_fill(without.unsqueeze(1), 0)
 
 
 def scalar(value: Tensor) -> Tensor:

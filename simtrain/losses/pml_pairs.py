@@ -23,6 +23,7 @@ from simtrain.losses.pml import (
     scalar,
     widened,
 )
+from simtrain.losses.pml_active import counted
 from simtrain.losses.pml_names import PREFIX, pml_loss_names
 
 
@@ -70,12 +71,15 @@ class PytorchMetricLearningPairs(PairwiseLoss):
         """Loss of a batch; see :meth:`PairwiseLoss.forward`."""
         check_pair_batch(embeddings, pairs, labels, subgroups)
         matching = pairs[labels > 0]
-        self.note(n_active=float(len(matching)))
         if len(matching) < 2:
+            self.note(n_active=0)
             return zero_loss(embeddings)
         with torch.autocast(embeddings.device.type, enabled=False):
             wide = widened(embeddings)
-            return scalar(self.loss(wide[matching[:, 0]], ref_emb=wide[matching[:, 1]]))
+            with counted(self.loss, len(matching)) as active:
+                value = scalar(self.loss(wide[matching[:, 0]], ref_emb=wide[matching[:, 1]]))
+            self.note(n_active=active.number(value))
+            return value
 
     def get_config_dict(self) -> dict[str, Any]:
         """Constructor arguments as JSON values.

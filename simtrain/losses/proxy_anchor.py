@@ -21,7 +21,7 @@ class ProxyAnchorLoss(ClassWeightLoss):
 
     With cosines ``s``: ``log(1 + sum of exp(-scale (s - margin)))`` over a proxy's own items, averaged over the proxies
     that have items in the batch, plus ``log(1 + sum of exp(scale (s + margin)))`` over the items of others, averaged
-    over all proxies.
+    over all proxies. ``n_active`` counts the items of which a proxy has a loss other than zero.
 
     Args:
         embedding_size: Dimensions of an embedding.
@@ -56,6 +56,8 @@ class ProxyAnchorLoss(ClassWeightLoss):
         cosines, own = class_similarities(embeddings, self.weights), class_mask(groups, self.num_groups)
         pull = _log_one_plus_sum(-self.scale * (cosines - self.margin), own)
         push = _log_one_plus_sum(self.scale * (cosines + self.margin), ~own)
+        moved = torch.where(own, pull.detach(), push.detach()) != 0
+        self.note(n_active=moved.any(dim=1).sum())
         return pull.sum() / own.any(dim=0).sum() + push.mean()
 
     def get_config_dict(self) -> dict[str, Any]:

@@ -67,7 +67,7 @@ class ProxyNCALoss(ClassWeightLoss):
         own = logits.gather(1, groups.long().unsqueeze(1)).squeeze(1)
         if not self.own_in_sum:
             logits = logits.masked_fill(class_mask(groups, self.num_groups), -torch.inf)
-        return (logits.logsumexp(dim=1) - own).mean()
+        return self._mean(logits.logsumexp(dim=1) - own)
 
     def get_config_dict(self) -> dict[str, Any]:
         """Constructor arguments as JSON values."""

@@ -9,13 +9,15 @@ import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 
+from simtrain.errors import ConfigError
+from simtrain.losses.batch_blocks import picked_pairs, within_batch, within_products
 from simtrain.losses.batch_checks import check_group_batch, check_memory
 from simtrain.losses.candidate_loss import CandidateLoss, zero_loss
 from simtrain.losses.distances import Distance, similarity_matrix
-from simtrain.losses.equal_pairs import LabelIndex
-from simtrain.losses.memory_blocks import RowTerms, against_memory, picked_pairs, within_batch
+from simtrain.losses.equal_pairs import same_label_pairs
+from simtrain.losses.memory_blocks import against_memory
 from simtrain.losses.memory_rows import MemoryRows
-from simtrain.losses.row_terms import Part, Positives, mask_places
+from simtrain.losses.row_terms import Part, Positives, RowTerms, mask_places, noted_terms
 
 
 class RowLoss(CandidateLoss):
@@ -46,15 +48,20 @@ class RowLoss(CandidateLoss):
         """Loss of a batch; see :meth:`GroupLoss.forward`."""
         check_group_batch(embeddings, groups)
         if len(embeddings) > 0 and self.miner is None and type(self).compare is RowLoss.compare:
-            same_group = LabelIndex(groups, groups).pairs(0, len(groups))
-            if self.picks_pairs:
-                return picked_pairs(embeddings, same_group, self._noted_terms(), self.distance)
-            similarities = similarity_matrix(embeddings, embeddings, self.distance) * self.similarity_scale
-            return within_batch(similarities, same_group, None, self._noted_terms())
+            return self._within_batch(embeddings, groups)
         if self.miner is None or len(embeddings) == 0:
             return super().forward(embeddings, groups)
         wide = embeddings.detach().to(torch.promote_types(embeddings.dtype, torch.float32))
         return self.mined_loss(embeddings, self.miner(wide, groups))
+
+    def check_memory(self) -> None:
+        """Refuse a miner with a cross-batch memory; see :meth:`SimilarityLoss.check_memory`."""
+        if self.miner is not None:
+            raise ConfigError(
+                f"{type(self).__name__} with a miner has no memory form, as the miner looks at the batch alone; "
+                f"leave out xbm or the miner"
+            )
+        super().check_memory()
 
     def mined_loss(self, embeddings: Float[Tensor, "batch dim"], indices: Any) -> Float[Tensor, ""]:
         """Loss of the triplets or pairs that a miner has chosen.
@@ -129,6 +136,15 @@ class RowLoss(CandidateLoss):
         check_memory(embeddings, memory.embeddings, memory.groups, None)
         return self._search(embeddings, groups, items, memory, None)
 
+    def _within_batch(self, embeddings: Tensor, groups: Tensor) -> Tensor:
+        positive, terms = same_label_pairs(groups), self._noted_terms()
+        if self.distance in (Distance.COSINE, Distance.DOT):
+            return within_products(embeddings, positive, terms, self.distance, self.similarity_scale)
+        if self.picks_pairs:
+            return picked_pairs(embeddings, positive, terms, self.distance)
+        similarities = similarity_matrix(embeddings, embeddings, self.distance) * self.similarity_scale
+        return within_batch(similarities, positive, None, terms)
+
     def _search(
         self, embeddings: Tensor, groups: Tensor, items: Tensor | None, memory: MemoryRows, own: Tensor | None
     ) -> Tensor:
@@ -147,12 +163,4 @@ class RowLoss(CandidateLoss):
         )
 
     def _noted_terms(self) -> RowTerms:
-        n_active: list[Tensor] = []
-
-        def terms(negatives: Tensor, positives: Positives) -> Sequence[Part]:
-            parts = self.row_terms(negatives, positives)
-            n_active.extend(part.count for part in parts)
-            self.note(n_active=torch.stack(n_active).sum())
-            return parts
-
-        return terms
+        return noted_terms(self.row_terms, self.note)

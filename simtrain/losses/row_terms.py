@@ -7,6 +7,7 @@ mask of the whole block for them would cost as much as the similarities themselv
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -42,6 +43,7 @@ class Part(NamedTuple):
         slopes: Derivatives of ``total`` by the similarities at those places, shape ``(n,)``. No place comes twice,
             unless ``dense`` is None.
         dense: Derivatives by all similarities, to which the listed ones are added; None for zeros.
+        active: A scalar: how many of the terms are other than zero, for the log. None: all that ``count`` counts.
     """
 
     total: Float[Tensor, ""]
@@ -50,11 +52,23 @@ class Part(NamedTuple):
     columns: Int64[Tensor, " n"]
     slopes: Float[Tensor, " n"]
     dense: Float[Tensor, "rows columns"] | None = None
+    active: Tensor | None = None
+
+    @property
+    def n_active(self) -> Tensor:
+        """How many terms are other than zero; a scalar."""
+        return self.count if self.active is None else self.active
 
     def dense_slope(self, like: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
         """Derivatives by all similarities, written into ``dense`` where there is one."""
         dense = torch.zeros_like(like) if self.dense is None else self.dense
-        return dense.index_put_((self.rows, self.columns), self.slopes.to(dense.dtype), accumulate=True)
+        places = self.columns.add(self.rows, alpha=dense.shape[1])
+        dense.view(-1).index_add_(0, places, self.slopes.to(dense.dtype))
+        return dense
+
+
+#: Turns a block of similarities, without its positives, and those into the parts of a loss.
+RowTerms = Callable[[Tensor, Positives], Sequence[Part]]
 
 
 def take_positives(
@@ -72,11 +86,14 @@ def take_positives(
         >>> take_positives(block, torch.tensor([0, 0]), torch.tensor([0, 1])).values, block
         (tensor([0.5000]), tensor([[  -inf,   -inf, 0.1000]]))
     """
-    values = block[rows, columns]
+    places, entries = columns.add(rows, alpha=block.shape[1]), block.view(-1)
+    values = entries.index_select(0, places)
     kept = values != -torch.inf
     if not bool(kept.all()):
-        rows, columns, values = rows[kept], columns[kept], values[kept]
-    block[rows, columns] = -torch.inf
+        kept = kept.nonzero().squeeze(1)
+        places, values = places.index_select(0, kept), values.index_select(0, kept)
+        rows, columns = rows.index_select(0, kept), columns.index_select(0, kept)
+    entries.index_fill_(0, places, -torch.inf)
     return Positives(rows, columns, values)
 
 
@@ -87,20 +104,37 @@ def row_maximum(block: Float[Tensor, "rows columns"]) -> tuple[Float[Tensor, " r
         >>> row_maximum(torch.tensor([[0.1, 0.3, 0.2]]))
         (tensor([0.3000]), tensor([1]))
     """
+    return _row_extreme(block, torch.amax, torch.max)
+
+
+def row_minimum(block: Float[Tensor, "rows columns"]) -> tuple[Float[Tensor, " rows"], Int64[Tensor, " rows"]]:
+    """Smallest entry of each row, and its column.
+
+    Example:
+        >>> row_minimum(torch.tensor([[0.1, 0.3, 0.2]]))
+        (tensor([0.1000]), tensor([0]))
+    """
+    return _row_extreme(block, torch.amin, torch.min)
+
+
+def _row_extreme(
+    block: Tensor, extreme: Callable[..., Tensor], with_index: Callable[..., tuple[Tensor, Tensor]]
+) -> tuple[Tensor, Tensor]:
     # Torch's maximum with an index is several times slower than that without: look for the index in one fold only.
     n_rows, n_columns = block.shape
     n_folds = n_columns // _FOLD
     if n_folds < 2:
-        values, columns = block.max(dim=1)
+        values, columns = with_index(block, dim=1)
         return values, columns
     folds = block[:, : n_folds * _FOLD].view(n_rows, n_folds, _FOLD)
-    values, fold = folds.amax(dim=2).max(dim=1)
-    columns = folds[torch.arange(n_rows, device=block.device), fold].argmax(dim=1).add_(fold, alpha=_FOLD)
+    values, fold = with_index(extreme(folds, dim=2), dim=1)
+    candidates = folds.gather(1, fold.view(-1, 1, 1).expand(-1, 1, _FOLD)).squeeze(1)
+    columns = with_index(candidates, dim=1)[1].add_(fold, alpha=_FOLD)
     if n_folds * _FOLD == n_columns:
         return values, columns
-    rest, rest_columns = block[:, n_folds * _FOLD :].max(dim=1)
-    # Not `>`: a NaN is to be seen.
-    keeps = values >= rest
+    rest, rest_columns = with_index(block[:, n_folds * _FOLD :], dim=1)
+    # Not `>`: a NaN is to be seen, and equals none.
+    keeps = values == extreme(torch.stack([values, rest]), dim=0)
     return torch.where(keeps, values, rest), torch.where(keeps, columns, rest_columns + n_folds * _FOLD)
 
 
@@ -120,14 +154,40 @@ def entries_above(
     row, fold = (folds.amax(dim=2) > limits.unsqueeze(1)).nonzero().unbind(1)
     if len(row) > n_rows * n_folds // 4:
         return None
-    hit, offset = (folds[row, fold] > limits[row].unsqueeze(1)).nonzero().unbind(1)
-    rest_rows, rest_columns = (block[:, covered:] > limits.unsqueeze(1)).nonzero().unbind(1)
+    hit, offset = (folds[row, fold] > limits.index_select(0, row).unsqueeze(1)).nonzero().unbind(1)
     if len(hit) > n_rows * n_columns // 16:
         return None
-    return torch.cat([row[hit], rest_rows]), torch.cat([fold[hit] * _FOLD + offset, rest_columns + covered])
+    rows, columns = row.index_select(0, hit), offset.add_(fold.index_select(0, hit), alpha=_FOLD)
+    if covered == n_columns:
+        return rows, columns
+    rest_rows, rest_columns = (block[:, covered:] > limits.unsqueeze(1)).nonzero().unbind(1)
+    return torch.cat([rows, rest_rows]), torch.cat([columns, rest_columns + covered])
+
+
+def noted_terms(terms: RowTerms, note: Callable[..., None]) -> RowTerms:
+    """Terms that leave the number of the active ones, of all blocks together, with ``note(n_active=...)``."""
+    n_active: list[Tensor] = []
+
+    def noting(negatives: Tensor, positives: Positives) -> Sequence[Part]:
+        parts = terms(negatives, positives)
+        n_active.extend(part.n_active for part in parts)
+        note(n_active=torch.stack(n_active).sum())
+        return parts
+
+    return noting
 
 
 def mask_places(mask: Bool[Tensor, "rows columns"]) -> tuple[Int64[Tensor, " n"], Int64[Tensor, " n"]]:
     """Rows and columns of what is true."""
     rows, columns = mask.nonzero().unbind(dim=1)
     return rows, columns
+
+
+def nan_of(values: Float[Tensor, "rows columns"]) -> Float[Tensor, ""]:
+    """Zero, or NaN where a value is not finite: it is to be noticed, also where sorting and counting pass it over.
+
+    Example:
+        >>> nan_of(torch.tensor([[1.0, torch.inf]]))
+        tensor(nan)
+    """
+    return values.sum() * 0

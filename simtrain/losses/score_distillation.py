@@ -32,8 +32,19 @@ def margin_mse(
         >>> margin_mse(torch.tensor([2.0, 1.0]), torch.tensor([9.0, 6.0]), torch.ones(2, 2, dtype=torch.bool))
         tensor(4.)
     """
+    return masked_mean(gap_terms(similarities, scores), _others(same))
+
+
+def gap_terms(
+    similarities: Float[Tensor, " n_pairs"], scores: Float[Tensor, " n_pairs"]
+) -> Float[Tensor, "n_pairs n_pairs"]:
+    """``((s_i - s_j) - (t_i - t_j))^2`` of any two pairs."""
     gap = similarities - scores
-    return masked_mean((gap.unsqueeze(1) - gap).square(), same.clone().fill_diagonal_(False))
+    return (gap.unsqueeze(1) - gap).square()
+
+
+def _others(same: Tensor) -> Tensor:
+    return same.clone().fill_diagonal_(False)
 
 
 def list_divergence(
@@ -66,7 +77,7 @@ class MarginMSELoss(PairwiseLoss):
 
     The labels are the teacher's scores, of any scale. The candidates of a query are the pairs of one first row, or of
     one non-zero subgroup. With two of each query, a match and a mined mismatch, it is the paper's. ``n_active`` counts
-    the (ordered) pairs of candidates.
+    the (ordered) pairs of candidates with a loss other than zero.
 
     Args:
         distance: One of :class:`Distance`; similarities are cosines, dot products (the paper's) or negated distances.
@@ -104,12 +115,14 @@ class MarginMSELoss(PairwiseLoss):
     ) -> Float[Tensor, ""]:
         """Loss of a batch; see :meth:`PairwiseLoss.forward`."""
         check_pair_batch(embeddings, pairs, labels, subgroups)
-        same = same_query(pairs, subgroups)
-        self.note(n_active=same.sum() - len(pairs))
         if len(pairs) == 0:
+            self.note(n_active=0)
             return zero_loss(embeddings)
         similarities = pair_similarities(embeddings[pairs[:, 0]], embeddings[pairs[:, 1]], self.distance)
-        return margin_mse(similarities * self.scale, labels.to(similarities.dtype), same)
+        terms = gap_terms(similarities * self.scale, labels.to(similarities.dtype))
+        others = _others(same_query(pairs, subgroups))
+        self.note(n_active=terms.detach().masked_fill(~others, 0).count_nonzero())
+        return masked_mean(terms, others)
 
 
 @registry.losses.register_module()
@@ -117,8 +130,8 @@ class DistillKLDivLoss(PairwiseLoss):
     """Over a query's candidates, the model's similarities are to have the distribution of the teacher's scores.
 
     The labels are the teacher's scores. The candidates of a query are the pairs of one first row, or of one non-zero
-    subgroup. Mean of ``KL(teacher || model)`` over the queries that have two candidates or more, which ``n_active``
-    counts.
+    subgroup. Mean of ``KL(teacher || model)`` over the queries that have two candidates or more, of which
+    ``n_active`` counts those with a divergence.
 
     Args:
         temperature: Divisor of the model's similarities, above zero.
@@ -175,8 +188,8 @@ class DistillKLDivLoss(PairwiseLoss):
         sizes = same.sum(dim=1)
         # Each list is there once for each of its pairs.
         weights = (1 / sizes.to(similarities.dtype)).masked_fill(sizes < 2, 0)
-        self.note(n_active=weights.sum())
         scores = labels.to(similarities.dtype) / self.teacher_temperature
         logits = (similarities / self.temperature).expand(len(pairs), -1)
         divergences = list_divergence(logits, scores.expand(len(pairs), -1), same)
+        self.note(n_active=weights.masked_fill(divergences.detach() == 0, 0).sum())
         return (divergences * weights).sum() / weights.sum().clamp(min=1)

@@ -58,14 +58,14 @@ def teacher_embeddings(teacher: Any, samples: Any, **options: Any) -> Float[Tens
     return torch.cat([_cpu(asked), _cpu(found)])
 
 
-def similarity_divergence(
+def divergence_terms(
     embeddings: Float[Tensor, "rows dim"],
     teacher: Float[Tensor, "rows teacher_dim"],
     *,
     temperature: float = 0.05,
     teacher_temperature: float = 0.05,
-) -> Float[Tensor, ""]:
-    """``KL(teacher || model)`` of each row's similarities to the other rows, as distributions; mean over the rows.
+) -> Float[Tensor, " rows"]:
+    """``KL(teacher || model)`` of each row's similarities to the other rows, as distributions.
 
     Args:
         embeddings: Shape ``(rows, dim)``, two rows or more.
@@ -74,12 +74,12 @@ def similarity_divergence(
         teacher_temperature: Divisor of the teacher's cosines.
 
     Example:
-        >>> similarity_divergence(torch.eye(3), torch.eye(3))
-        tensor(0.)
+        >>> divergence_terms(torch.eye(3), torch.eye(3))
+        tensor([0., 0., 0.])
     """
     others = ~torch.eye(len(embeddings), dtype=torch.bool, device=embeddings.device)
     wanted = similarity_matrix(teacher, teacher) / teacher_temperature
-    return list_divergence(similarity_matrix(embeddings, embeddings) / temperature, wanted, others).mean()
+    return list_divergence(similarity_matrix(embeddings, embeddings) / temperature, wanted, others)
 
 
 @registry.losses.register_module()
@@ -163,13 +163,16 @@ class SimilarityDistillationLoss(SimilarityLoss):
         if len(embeddings) < fewest or (has_table and not self.training):
             self.note(n_active=0)
             return zero_loss(embeddings)
-        self.note(n_active=len(embeddings))
         teacher = self._looked_up(target, len(embeddings)) if has_table else _checked(target, len(embeddings))
         if self.form == "kl":
             temperatures = {"temperature": self.temperature, "teacher_temperature": self.teacher_temperature}
-            return similarity_divergence(embeddings, teacher, **temperatures)
-        gaps = similarity_matrix(embeddings, embeddings) - similarity_matrix(teacher, teacher)
-        return masked_mean(gaps.square(), ~torch.eye(len(gaps), dtype=torch.bool, device=gaps.device))
+            terms = divergence_terms(embeddings, teacher, **temperatures)
+            self.note(n_active=terms.count_nonzero())
+            return terms.mean()
+        others = ~torch.eye(len(embeddings), dtype=torch.bool, device=embeddings.device)
+        gaps = (similarity_matrix(embeddings, embeddings) - similarity_matrix(teacher, teacher)).masked_fill(~others, 0)
+        self.note(n_active=gaps.detach().any(dim=1).sum())
+        return masked_mean(gaps.square(), others)
 
     def _looked_up(self, items: Tensor, n_rows: int) -> Tensor:
         assert self.teacher is not None

@@ -61,7 +61,7 @@ class SoftmaxLoss(ClassWeightLoss):
         """Loss of embeddings against the class weights; see :meth:`ClassWeightLoss.compare`."""
         distance = Distance.COSINE if self.normalize else Distance.DOT
         logits = class_similarities(embeddings, self.weights, distance) / self.temperature
-        return cross_entropy_terms(logits, groups, self.label_smoothing).mean()
+        return self._mean(cross_entropy_terms(logits, groups, self.label_smoothing))
 
     def get_config_dict(self) -> dict[str, Any]:
         """Constructor arguments as JSON values."""

@@ -28,9 +28,10 @@ def supcon_rows(negatives: Float[Tensor, "anchors candidates"], positives: Posit
     has_positive = n_positives > 0
     share = n_positives.clamp(min=1).to(values.dtype).reciprocal()[rows]
     log_total, weights = softmax_of(negatives)
-    weights[~has_positive] = 0
-    total = log_total.masked_fill(~has_positive, 0).sum() - (values * share).sum()
-    return Part(total, has_positive.sum(), rows, columns, -share, weights)
+    _zero_rows(weights, ~has_positive)
+    mean_positive = torch.zeros_like(log_total).index_add_(0, rows, values * share)
+    losses = (log_total - mean_positive).masked_fill(~has_positive, 0)
+    return Part(losses.sum(), has_positive.sum(), rows, columns, -share, weights, losses.count_nonzero())
 
 
 def ntxent_rows(negatives: Float[Tensor, "anchors candidates"], positives: Positives) -> Part:
@@ -51,7 +52,8 @@ def ntxent_rows(negatives: Float[Tensor, "anchors candidates"], positives: Posit
     steepness = difference.sigmoid()
     weights.mul_(torch.zeros_like(log_total).index_add_(0, rows, steepness).unsqueeze(1))
     count = torch.tensor(len(rows), device=rows.device)
-    return Part(softplus(difference).sum(), count, rows, columns, -steepness, weights)
+    losses = softplus(difference)
+    return Part(losses.sum(), count, rows, columns, -steepness, weights, losses.count_nonzero())
 
 
 def multi_similarity_rows(
@@ -103,10 +105,10 @@ def multi_similarity_rows(
         log_push, pushes = listed_softmax(entries[0], negatives[entries] - beta * lambda_, len(negatives))
         listed.append((*entries, pushes * log_push.sigmoid()[entries[0]] / beta))
         weights = None
-    total = softplus(log_pull).sum() / alpha + softplus(log_push).sum() / beta
+    losses = softplus(log_pull) / alpha + softplus(log_push) / beta
     count = torch.tensor(len(negatives), device=rows.device)
     rows, columns, slopes = (torch.cat(column) for column in zip(*listed, strict=True))
-    return Part(total, count, rows, columns, slopes, weights)
+    return Part(losses.sum(), count, rows, columns, slopes, weights, losses.count_nonzero())
 
 
 def softmax_of(
@@ -127,8 +129,13 @@ def softmax_of(
     shares = torch.softmax(block, 1, out=block) if block.device.type == "cpu" else torch.softmax(block, dim=1)
     # The largest entry's share tells the sum, without another pass of exponentials.
     log_sums = largest - shares.amax(dim=1).log_()
-    shares[is_empty] = 0
+    _zero_rows(shares, is_empty)
     return log_sums.masked_fill_(is_empty, -torch.inf), shares
+
+
+def _zero_rows(block: Tensor, are_zero: Tensor) -> None:
+    # Through a list: a mask of rows would be compared with every entry.
+    block.index_fill_(0, are_zero.nonzero().squeeze(1), 0)
 
 
 def listed_softmax(

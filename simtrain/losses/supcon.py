@@ -22,15 +22,15 @@ from simtrain.losses.temperature import (
 )
 
 
-def supervised_contrastive_loss(
+def supervised_contrastive_terms(
     anchors: Float[Tensor, "anchors dim"],
     candidates: Float[Tensor, "candidates dim"],
     positive: Bool[Tensor, "anchors candidates"],
     negative: Bool[Tensor, "anchors candidates"],
     *,
     temperature: float | Tensor = 0.1,
-) -> Float[Tensor, ""]:
-    """Cross entropy of each positive against all candidates, averaged per anchor, then over anchors with positives.
+) -> Float[Tensor, " anchors"]:
+    """Cross entropy of each positive against all candidates, averaged per anchor.
 
     Args:
         anchors: Shape ``(anchors, dim)``.
@@ -40,12 +40,12 @@ def supervised_contrastive_loss(
         temperature: Divisor of the cosine similarities.
 
     Returns:
-        A scalar.
+        Shape ``(anchors,)``; zero for an anchor without positives.
 
     Example:
         >>> x, same = torch.tensor([[1.0, 0.0], [2.0, 0.0], [3.0, 0.0]]), torch.tensor([[False, True, False]])
-        >>> supervised_contrastive_loss(x[:1], x, same, torch.tensor([[False, False, True]]))  # log 2
-        tensor(0.6931)
+        >>> supervised_contrastive_terms(x[:1], x, same, torch.tensor([[False, False, True]]))  # log 2
+        tensor([0.6931])
     """
     logits = similarity_matrix(anchors, candidates) / temperature
     n_positives = positive.sum(dim=1)
@@ -53,9 +53,26 @@ def supervised_contrastive_loss(
     # The lowest finite number, not -inf: a row without any candidate would have NaN as its gradient.
     others = ~(positive | negative)
     log_total = logits.masked_fill_(others, torch.finfo(logits.dtype).min).logsumexp(dim=1)
-    has_positive = n_positives > 0
-    rows = (log_total - mean_positive).masked_fill(~has_positive, 0)
-    return rows.sum() / has_positive.sum().clamp(min=1)
+    return (log_total - mean_positive).masked_fill(n_positives == 0, 0)
+
+
+def supervised_contrastive_loss(
+    anchors: Float[Tensor, "anchors dim"],
+    candidates: Float[Tensor, "candidates dim"],
+    positive: Bool[Tensor, "anchors candidates"],
+    negative: Bool[Tensor, "anchors candidates"],
+    *,
+    temperature: float | Tensor = 0.1,
+) -> Float[Tensor, ""]:
+    """Mean of :func:`supervised_contrastive_terms` over the anchors with positives; a scalar.
+
+    Example:
+        >>> x, same = torch.tensor([[1.0, 0.0], [2.0, 0.0], [3.0, 0.0]]), torch.tensor([[False, True, False]])
+        >>> supervised_contrastive_loss(x[:1], x, same, torch.tensor([[False, False, True]]))  # log 2
+        tensor(0.6931)
+    """
+    rows = supervised_contrastive_terms(anchors, candidates, positive, negative, temperature=temperature)
+    return rows.sum() / positive.any(dim=1).sum().clamp(min=1)
 
 
 @registry.losses.register_module()
@@ -63,7 +80,7 @@ class SupConLoss(RowLoss):
     """Supervised contrastive loss on cosine similarities, in its L_out form: the mean is outside of the logarithm.
 
     Anchors without a positive are left out; a batch of such anchors has a loss of zero. ``n_active`` counts
-    the anchors that have one.
+    the anchors with a loss other than zero.
 
     Args:
         temperature: Divisor of the similarities, above zero; or a learnt or scheduled one, see
@@ -98,8 +115,9 @@ class SupConLoss(RowLoss):
     ) -> Float[Tensor, ""]:
         """Loss of anchors against candidates; see :meth:`CandidateLoss.compare`."""
         temperature = temperature_now(self.temperature)
-        self.note(n_active=positive.any(dim=1).sum(), **moving(self.temperature, temperature))
-        return supervised_contrastive_loss(anchors, candidates, positive, negative, temperature=temperature)
+        rows = supervised_contrastive_terms(anchors, candidates, positive, negative, temperature=temperature)
+        self.note(n_active=rows.count_nonzero(), **moving(self.temperature, temperature))
+        return rows.sum() / positive.any(dim=1).sum().clamp(min=1)
 
     @property
     def similarity_scale(self) -> Tensor | float:

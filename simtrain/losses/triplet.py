@@ -10,11 +10,12 @@ from torch import Tensor
 from torch.nn.functional import relu, softplus
 
 from simtrain import registry
-from simtrain.losses.distances import Distance, pair_distances
-from simtrain.losses.miners import as_triplets
+from simtrain.losses.batch_blocks import within_batch
+from simtrain.losses.distances import Distance, listed_distances, similarity_matrix
+from simtrain.losses.miners import Pairs, as_triplets
 from simtrain.losses.nested_miners import GivenMiner, describe_miner, nested_miner
 from simtrain.losses.row_loss import RowLoss
-from simtrain.losses.row_terms import Part, Positives
+from simtrain.losses.row_terms import Part, Positives, noted_terms
 from simtrain.losses.settings import check_choice, check_positive
 from simtrain.losses.triplet_terms import all_triplets, hard_triplets, semi_hard_triplets
 
@@ -82,12 +83,31 @@ class TripletLoss(RowLoss):
 
     def mined_loss(self, embeddings: Float[Tensor, "batch dim"], indices: Any) -> Float[Tensor, ""]:
         """Mean over the triplets that a miner has chosen; see :meth:`RowLoss.mined_loss`."""
+        if len(indices) == 4 and _are_distinct(indices, len(embeddings)):
+            return self._of_pairs(embeddings, *indices)
         anchors, positives, negatives = as_triplets(indices)
-        to_positive = pair_distances(embeddings[anchors], embeddings[positives], self.distance)
-        difference = to_positive - pair_distances(embeddings[anchors], embeddings[negatives], self.distance)
+        to_positive = listed_distances(embeddings, anchors, positives, self.distance)
+        difference = to_positive - listed_distances(embeddings, anchors, negatives, self.distance)
         penalty = softplus(difference) if self.soft else relu(difference + self.margin)
-        self.note(n_active=torch.tensor(len(anchors), device=anchors.device))
+        self.note(n_active=penalty.count_nonzero())
         return penalty.sum() / max(len(anchors), 1)
+
+    def _of_pairs(
+        self, embeddings: Tensor, first: Tensor, positives: Tensor, second: Tensor, negatives: Tensor
+    ) -> Tensor:
+        """Each anchor's positives with each of its negatives: of these triplets there may be as many as batch^3."""
+        first, order = first.sort(stable=True)
+        positives, size = positives.index_select(0, order), len(embeddings)
+        takes_part = torch.zeros(size, size, dtype=torch.bool, device=embeddings.device)
+        takes_part[first, positives] = takes_part[second, negatives] = True
+        n_triplets = (first.bincount(minlength=size) * second.bincount(minlength=size)).sum()
+
+        def terms(negatives: Tensor, positives: Positives) -> tuple[Part, ...]:
+            part = all_triplets(negatives, positives, margin=self.margin, soft=self.soft)
+            return (part._replace(count=n_triplets, active=part.count),)
+
+        similarities = similarity_matrix(embeddings, embeddings, self.distance)
+        return within_batch(similarities, (first, positives), takes_part.logical_not_(), noted_terms(terms, self.note))
 
     @property
     def picks_pairs(self) -> bool:
@@ -97,3 +117,10 @@ class TripletLoss(RowLoss):
     def row_terms(self, negatives: Float[Tensor, "anchors candidates"], positives: Positives) -> tuple[Part, ...]:
         """Loss of some anchors; see :meth:`RowLoss.row_terms`."""
         return (_MINING[self.mining](negatives, positives, margin=self.margin, soft=self.soft),)
+
+
+def _are_distinct(pairs: Pairs, size: int) -> bool:
+    """Whether no pair of an anchor and a negative comes twice."""
+    _, _, anchors, negatives = pairs
+    places = torch.zeros(size * size, dtype=torch.bool, device=anchors.device)
+    return int(places.index_fill_(0, anchors * size + negatives, True).sum()) == len(anchors)

@@ -6,12 +6,23 @@ that lacks positives or negatives takes no part.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import softplus, threshold
 
-from simtrain.losses.row_terms import Part, Positives, row_maximum
+from simtrain.losses.row_terms import Part, Positives, row_maximum, row_minimum
+
+#: Entries of the slices of a block that are worked on at a time.
+_SLICE = 1 << 18
+#: Up to so many positives of an anchor, a pass over the block for each of them is cheaper than sorting the negatives.
+_FEW_TO_SORT = 48
+#: As above, than finding the place of each negative among the positives.
+_FEW_TO_FIND = 20
+#: Products of exponentials stay below the exponential of this, far from the largest float.
+_LARGEST_EXPONENT = 60.0
 
 
 def hard_triplets(
@@ -31,13 +42,13 @@ def hard_triplets(
         >>> hard_triplets(negatives, one).total
         tensor(0.2000)
     """
+    rows, columns, values = positives
     anchors = torch.arange(len(negatives), device=negatives.device)
-    farthest = torch.full_like(negatives[:, 0], torch.inf)
-    farthest = farthest.scatter_reduce_(0, positives.rows, positives.values, "amin")
-    column = torch.zeros_like(anchors)
-    is_farthest = positives.values == farthest[positives.rows]
+    farthest = torch.full_like(negatives[:, 0], torch.inf).scatter_reduce_(0, rows, values, "amin")
+    is_farthest = (values == farthest.index_select(0, rows)).nonzero().squeeze(1)
     # Among equals, any will do: which one is written last does not matter.
-    column[positives.rows[is_farthest]] = positives.columns[is_farthest]
+    column = torch.zeros_like(anchors)
+    column.index_copy_(0, rows.index_select(0, is_farthest), columns.index_select(0, is_farthest))
     nearest, nearest_column = row_maximum(negatives)
     # Not `isfinite`: a NaN is kept, so that the loss becomes NaN too and is noticed.
     complete = (farthest != torch.inf) & (nearest != -torch.inf)
@@ -48,6 +59,7 @@ def hard_triplets(
         torch.cat([anchors, anchors]),
         torch.cat([column, nearest_column]),
         torch.cat([-steepness, steepness]),
+        active=penalty.count_nonzero(),
     )
 
 
@@ -71,23 +83,49 @@ def semi_hard_triplets(
         >>> semi_hard_triplets(negatives, one).total
         tensor(0.2000)
     """
-    ordered, order = negatives.sort(dim=1)
-    n_columns = negatives.shape[1]
-    first = torch.searchsorted(ordered, torch.full_like(ordered[:, :1], -torch.inf), right=True).squeeze(1)
-    table, places = by_row(positives.rows, positives.values, len(negatives))
-    # The entry before the place where the positive would stand is the nearest one beyond it.
-    beyond = torch.searchsorted(ordered, table)[positives.rows, places] - 1
-    chosen = torch.maximum(beyond, first[positives.rows]).clamp_(max=n_columns - 1)
-    complete = first[positives.rows] < n_columns
-    difference = ordered[positives.rows, chosen] - positives.values
-    penalty, steepness = _penalty(difference.masked_fill_(~complete, -torch.inf), margin, soft)
+    rows, columns, values = positives
+    table, places = by_row(rows, values, len(negatives))
+    find = _beyond_each if table.shape[1] <= _FEW_TO_SORT else _beyond_sorted
+    found = [find(negatives[some], table[some]) for some in slices(negatives)]
+    places = places.add_(rows, alpha=table.shape[1])
+    gap, column = (torch.cat(part).view(-1).index_select(0, places) for part in zip(*found, strict=True))
+    # Not `isfinite`: a NaN is kept, so that the loss becomes NaN too and is noticed.
+    complete = gap != torch.inf
+    penalty, steepness = _penalty(gap.neg_(), margin, soft)
     return Part(
         penalty.sum(),
         complete.sum(),
-        torch.cat([positives.rows, positives.rows]),
-        torch.cat([positives.columns, order[positives.rows, chosen]]),
+        torch.cat([rows, rows]),
+        torch.cat([columns, column]),
         torch.cat([-steepness, steepness]),
+        active=penalty.count_nonzero(),
     )
+
+
+def _beyond_each(negatives: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
+    """By how much the nearest negative is beyond each positive, and its column: one pass for each positive."""
+    gaps, columns = torch.empty_like(table), torch.empty_like(table, dtype=torch.long)
+    for place in range(table.shape[1]):
+        gap = threshold(table[:, place, None] - negatives, 0, torch.inf, inplace=True)
+        gaps[:, place], columns[:, place] = row_minimum(gap)
+    none_beyond = (gaps == torch.inf) & (table != torch.inf)
+    if bool(none_beyond.any()):
+        farthest, column = row_minimum(torch.where(negatives == -torch.inf, torch.inf, negatives))
+        # Without any negative, the gap stays infinite.
+        gaps = torch.where(none_beyond, table - farthest.unsqueeze(1), gaps)
+        gaps.masked_fill_(gaps == -torch.inf, torch.inf)
+        columns = torch.where(none_beyond, column.unsqueeze(1), columns)
+    return gaps, columns
+
+
+def _beyond_sorted(negatives: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
+    """As :func:`_beyond_each`, for many positives: the entry before the place where each would stand."""
+    ordered, order = negatives.sort(dim=1)
+    n_columns = ordered.shape[1]
+    first = torch.searchsorted(ordered, torch.full_like(ordered[:, :1], -torch.inf), right=True)
+    chosen = torch.maximum(torch.searchsorted(ordered, table).sub_(1), first).clamp_(max=n_columns - 1)
+    gaps = (table - ordered.gather(1, chosen)).masked_fill_(first == n_columns, torch.inf)
+    return gaps, order.gather(1, chosen)
 
 
 def all_triplets(
@@ -111,44 +149,109 @@ def all_triplets(
         >>> all_triplets(negatives, one).total  # 0.6 + 0.2
         tensor(0.8000)
     """
+    rows, columns, values = positives
+    table, places = by_row(rows, values, len(negatives))
+    places = places.add_(rows, alpha=table.shape[1])
+    n_negatives = _n_negatives(negatives) if soft else None
     if soft:
-        return _all_soft_triplets(negatives, positives)
-    n_rows = len(negatives)
-    limits, places = by_row(positives.rows, positives.values - margin, n_rows)
+        found = [_soft_with_each(negatives[some], table[some]) for some in slices(negatives)]
+    else:
+        count_with = _active_with_each if table.shape[1] <= _FEW_TO_FIND else _active_with_sorted
+        found = [count_with(negatives[some], table[some] - margin) for some in slices(negatives)]
+    totals, steepness_of = zip(*found, strict=True)
+    steepness = torch.cat(steepness_of).view(-1).index_select(0, places)
+    # Whole numbers up to the number of candidates are exact in any floating point type, their sum is not.
+    count = steepness.long().sum() if n_negatives is None else n_negatives.index_select(0, rows).sum()
+    return Part(torch.stack(totals).sum(), count, rows, columns, -steepness, negatives)
+
+
+def _active_with_each(negatives: Tensor, limits: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum over the active triplets, and how many each limit is in; the negatives are overwritten by their numbers.
+
+    One pass for each positive, in which all is done by vector instructions: cheaper than sorting while these are few.
+    """
+    total, slope, counts = negatives.new_zeros(()), torch.zeros_like(negatives), torch.empty_like(limits)
+    for place in range(limits.shape[1]):
+        active = (negatives - limits[:, place, None]).relu_()
+        total += active.sum()
+        active.sign_()
+        counts[:, place] = active.sum(dim=1)
+        slope += active
+    negatives.copy_(slope)
+    return total, counts
+
+
+def _active_with_sorted(negatives: Tensor, limits: Tensor) -> tuple[Tensor, Tensor]:
+    """As :func:`_active_with_each`, for many positives."""
     ordered, order = limits.sort(dim=1)
     within = torch.searchsorted(ordered, negatives)  # how many positives each negative is active with
-    n_places = within.new_zeros(n_rows, limits.shape[1] + 1)
+    n_places = within.new_zeros(len(limits), limits.shape[1] + 1)
     n_places.scatter_add_(1, within, within.new_ones(1, 1).expand_as(within))
-    n_after = n_places.flip(1).cumsum(1).flip(1)[:, 1:]
-    n_active = torch.zeros_like(n_after).scatter_(1, order, n_after)[positives.rows, places]
-    count = n_active.sum()
+    n_after = n_places.flip(1).cumsum(1).flip(1)[:, 1:].to(limits.dtype)
+    counts = torch.zeros_like(limits).scatter_(1, order, n_after)
     slope = within.to(negatives.dtype)
-    del within
-    value = (negatives.masked_fill_(slope == 0, 0) * slope).sum() - (n_active * positives.values).sum()
-    return Part(
-        value + margin * count.to(value.dtype),
-        count,
-        positives.rows,
-        positives.columns,
-        -n_active.to(negatives.dtype),
-        slope,
-    )
+    # What is no negative is active with no positive: any finite number will do in its place.
+    active = negatives.clamp_(min=torch.finfo(negatives.dtype).min).mul_(slope).sum()
+    total = active - torch.where(counts > 0, counts * limits, 0).sum()
+    negatives.copy_(slope)
+    return total, counts
 
 
-def _all_soft_triplets(negatives: Tensor, positives: Positives) -> Part:
-    """A few pairs of anchor and positive at a time, as many as there are anchors: a slice is as large as the block."""
+def _soft_with_each(negatives: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum over all triplets, and each positive's steepness; the negatives are overwritten by theirs.
+
+    ``exp(s_an - s_ap)`` is a product of two exponentials, of which few are needed, and the logarithm of many triplets
+    is that of their product: ``log(1 + x) + log(1 + y) = log(1 + (x + y + xy))``.
+    """
+    shift = negatives.amax(dim=1, keepdim=True)
+    shift.masked_fill_(shift == -torch.inf, 0)
+    of_positives = (shift - table).exp_()  # 0 where there is none
+    largest = float(of_positives.max())
+    n_factors = int(_LARGEST_EXPONENT / math.log1p(largest)) if 0 < largest < math.inf else 0
+    if n_factors == 0:
+        return _softplus_with_each(negatives, table)
+    of_negatives = (negatives - shift).exp_()
     total, slope = negatives.new_zeros(()), torch.zeros_like(negatives)
-    steepness_of = torch.zeros_like(positives.values)
-    for start in range(0, len(positives.rows), len(negatives)):
-        part = slice(start, start + len(negatives))
-        rows = positives.rows[part]
-        difference = negatives[rows] - positives.values[part].unsqueeze(1)
+    steepness_of, product = torch.empty_like(table), torch.zeros_like(negatives)
+    for place in range(table.shape[1]):
+        power = of_negatives * of_positives[:, place, None]
+        product.addcmul_(product, power).add_(power)
+        if (place + 1) % n_factors == 0 or place + 1 == table.shape[1]:
+            total += product.log1p_().sum()
+            product.zero_()
+        power /= power + 1
+        steepness_of[:, place] = power.sum(dim=1)
+        slope += power
+    negatives.copy_(slope)
+    return total, steepness_of
+
+
+def _softplus_with_each(negatives: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
+    """As :func:`_soft_with_each`, where the exponentials are too large for products."""
+    total, slope, steepness_of = negatives.new_zeros(()), torch.zeros_like(negatives), torch.empty_like(table)
+    for place in range(table.shape[1]):
+        difference = negatives - table[:, place, None]
         total += softplus(difference).sum()
         steepness = difference.sigmoid_()
-        steepness_of[part] = steepness.sum(dim=1)
-        slope.index_add_(0, rows, steepness)
-    n_negatives = (negatives != -torch.inf).sum(dim=1)
-    return Part(total, n_negatives[positives.rows].sum(), positives.rows, positives.columns, -steepness_of, slope)
+        steepness_of[:, place] = steepness.sum(dim=1)
+        slope += steepness
+    negatives.copy_(slope)
+    return total, steepness_of
+
+
+def _n_negatives(negatives: Tensor) -> Tensor:
+    return torch.cat([(negatives[some] != -torch.inf).sum(dim=1) for some in slices(negatives)])
+
+
+def slices(block: Float[Tensor, "rows columns"]) -> list[slice]:
+    """Some rows at a time, so that what is computed from them stays small, and in the cache.
+
+    Example:
+        >>> slices(torch.zeros(3, 100_000))
+        [slice(0, 2, None), slice(2, 3, None)]
+    """
+    size = max(_SLICE // max(block.shape[1], 1), 1)
+    return [slice(first, min(first + size, len(block))) for first in range(0, len(block), size)]
 
 
 def by_row(

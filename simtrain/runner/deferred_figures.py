@@ -6,6 +6,9 @@ from typing import Any
 
 import lightning
 from lightning.pytorch.trainer.connectors.logger_connector.logger_connector import _LoggerConnector
+from torch import Tensor
+
+from simtrain.training.stages import TrainStage
 
 
 class DeferredFigures(_LoggerConnector):
@@ -22,6 +25,14 @@ class DeferredFigures(_LoggerConnector):
     def __init__(self, trainer: lightning.Trainer) -> None:
         self.__dict__.update(trainer._logger_connector.__dict__)
         self._waiting: dict[tuple[str | None, str], tuple[Any, dict[str, Any]]] = {}
+        self._step: dict[str, Any] | None = None
+
+    def defer_step(self, results: dict[str, Any]) -> None:
+        """What a training step gave, for its figures; the tensors are not to be changed afterwards."""
+        if self._step is not None and self._step.keys() != results.keys():
+            self._name_figures()  # what only an earlier step had can still be seen
+        # Without its graph, which would keep what the step was computed from until the next one.
+        self._step = {name: value.detach() if isinstance(value, Tensor) else value for name, value in results.items()}
 
     def defer(self, name: str, value: Any, **options: Any) -> None:
         """What ``module.log`` is given; the value is not to be changed afterwards."""
@@ -29,6 +40,8 @@ class DeferredFigures(_LoggerConnector):
 
     def flush(self) -> None:
         """Log the figures that wait."""
+        if self._step is not None:
+            self._name_figures()
         if not self._waiting:
             return
         waiting, self._waiting = self._waiting, {}
@@ -42,6 +55,14 @@ class DeferredFigures(_LoggerConnector):
             module._current_fx_name = hook
             module.log(name, value, **options)
         module._current_fx_name = before
+
+    def _name_figures(self) -> None:
+        results, self._step = self._step, None
+        module: Any = self.trainer.lightning_module
+        before, later = module._current_fx_name, module._log_later
+        module._current_fx_name, module._log_later = "training_step", self.defer
+        module._log_figures(results, None, TrainStage.TRAIN)
+        module._current_fx_name, module._log_later = before, later
 
     @property
     def metrics(self) -> Any:

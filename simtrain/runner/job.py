@@ -95,12 +95,15 @@ def fit(cfg: str | Path | Mapping[str, Any] | DictConfig, overrides: Sequence[st
     runner = Runner(model, train_data_loader=loaders["train"], valid_data_loader=loaders.get("valid"), cfg=cfg)
     result = FitResult(model, Path(cfg.run_dir), label_names=getattr(data["train"], "label_names", None))
     with _timed(result, "cache"):
+        # On the device that training runs on: what is encoded elsewhere would be encoded again there.
+        runner.place_model()
         fill_cache(model, data)
     with _timed(result, "evaluation before"):
         result.before = _evaluated(model, data.get("test"), encoders_only=True)
     with _timed(result, "training"):
         runner.fit()
     with _timed(result, "evaluation after"):
+        runner.place_model()  # lightning has taken the model back to the CPU
         result.after = _evaluated(model, data.get("test"))
     save(result, cfg)
     return result

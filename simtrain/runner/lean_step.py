@@ -64,10 +64,14 @@ class LeanStep:
         self.hooks = {name: _own_hooks(trainer, name) for name in HOOKS}
         self.moves = any(_overrides(self.module, name, base) for name, base in TRANSFER.items())
         usual_steps = not self.moves and CachedStep.suits(self.module)
-        self.training_step = CachedStep(self.module) if usual_steps else self.module.training_step
+        self.training_step = (
+            CachedStep(self.module, self.connector.defer_step) if usual_steps else self.module.training_step
+        )
         self.context = _context(trainer.precision_plugin)
         clips = type(self.module).configure_gradient_clipping is not TrainerSteps.configure_gradient_clipping
         self.clips = clips or bool(trainer.gradient_clip_val)
+        # Properties of a trainer that look further each time.
+        self.has_loggers, self.has_schedules = bool(trainer.loggers), bool(trainer.lr_scheduler_configs)
         self.batch: Any = None
         self.batch_idx = 0
         self.outputs: dict[str, Any] = {}
@@ -108,12 +112,12 @@ class LeanStep:
             self._step()
             self.optim_progress.step.increment_completed()
         progress.increment_processed()
-        if self.trainer.lr_scheduler_configs:
+        if self.has_schedules:
             self.epoch_loop.update_lr_schedulers("step", update_plateau_schedulers=False)
         self._call("on_train_batch_end", self.outputs, batch, self.batch_idx)
         results.batch = results.batch_size = self.batch = None
         progress.increment_completed()
-        if self.trainer.loggers:
+        if self.has_loggers:
             self.connector.update_train_step_metrics()
 
     def _step(self) -> None:
@@ -124,8 +128,11 @@ class LeanStep:
             self.optimizer.step()
 
     def _closure(self) -> Tensor | None:
-        with self.context():
+        if self.context is nullcontext:
             results = self.training_step(self.batch, self.batch_idx)
+        else:
+            with self.context():
+                results = self.training_step(self.batch, self.batch_idx)
         loss = None if results is None else results["loss"]
         if loss is None:
             message = "`training_step` returned `None`. If this was on purpose, ignore this warning..."
@@ -167,7 +174,7 @@ class LeanStep:
         self.module._current_fx_name = "training_step"
 
     def _after_batch(self) -> None:
-        if self.trainer.lr_scheduler_configs:
+        if self.has_schedules:
             self.epoch_loop.update_lr_schedulers("step", update_plateau_schedulers=True)
         if (self.batch_idx + 1) % self.window == 0:
             self.epoch_loop._batches_that_stepped += 1

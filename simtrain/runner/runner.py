@@ -208,8 +208,15 @@ class Runner:
         prepared: DataLoader[Any] = setup(loader, training=stage == "train") if knows_stage else setup(loader)
         return prepared
 
-    def place_model(self, trainer: lightning.Trainer) -> None:
-        """Move the model to where a trainer is going to run it, so that caches are filled, and kept, there."""
+    def place_model(self, trainer: lightning.Trainer | None = None) -> None:
+        """Move the model to where a trainer is going to run it, so that caches are filled, and kept, there.
+
+        Args:
+            trainer: The trainer. Default: one such as :meth:`make_trainer` gives.
+        """
+        if trainer is None:
+            with _quiet_lightning():
+                trainer = self.make_trainer()
         if type(trainer.strategy) is SingleDeviceStrategy:
             self.model.to(trainer.strategy.root_device)
 

@@ -1,6 +1,7 @@
 """Models that can be trained: the contract, the assembled model, optimizers and schedules."""
 
 from simtrain.training.amp_optim_wrapper import AmpOptimWrapper
+from simtrain.training.attached_evaluator import AttachedEvaluator
 from simtrain.training.attached_metric import AttachedMetric
 from simtrain.training.base_model import BaseModel
 from simtrain.training.build import build_model
@@ -20,6 +21,7 @@ from simtrain.training.trainable_model import TrainableModel
 
 __all__ = [
     "AmpOptimWrapper",
+    "AttachedEvaluator",
     "AttachedMetric",
     "BaseDataPreprocessor",
     "BaseModel",

@@ -13,7 +13,7 @@ from simtrain.config import plain, require
 from simtrain.training.parts import model_parts
 from simtrain.training.trainable_model import TrainableModel
 
-_PARTS = ("encoders", "head", "loss", "optimizer", "scheduler", "cache", "xbm", "metrics", "loss_lr")
+_PARTS = ("encoders", "head", "loss", "optimizer", "scheduler", "cache", "xbm", "metrics", "evaluators", "loss_lr")
 
 
 def build_model(cfg: DictConfig) -> TrainableModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -37,12 +38,16 @@ class CachedStep:
 
     Args:
         model: A model that :meth:`suits` it, in training.
+        defer: Takes the results of each step, whose figures it logs later. Default: the model logs them at once.
     """
 
-    def __init__(self, model: SimilaritySteps) -> None:
+    def __init__(self, model: SimilaritySteps, defer: Callable[[dict[str, Any]], None] | None = None) -> None:
         self.model, self.loss, self.head = model, model._loss, model._cached.model.head
         encoders: dict[str, Any] = dict(model._cached.model.encoders.items())
         self.caches: dict[str, EmbeddingCache] = {name: encoder.cache for name, encoder in encoders.items()}
+        self.defer = defer
+        #: The encoder's name where there is only one: nothing is to be joined then.
+        self.only = next(iter(encoders)) if len(encoders) == 1 else None
         preprocessor = model.data_preprocessor
         idle = type(preprocessor) is BaseDataPreprocessor and preprocessor.device.type == "cpu"
         self.preprocessor = None if idle else preprocessor
@@ -83,14 +88,23 @@ class CachedStep:
         if self.has_schedule:
             step_temperatures(self.loss)
         check_training_result(losses, self.name)
-        model._log_figures(losses, batch, TrainStage.TRAIN)
+        if self.defer is None:
+            model._log_figures(losses, batch, TrainStage.TRAIN)
+        else:
+            self.defer(losses)
         share = model._share_of_window(batch_idx) if self.accumulates else 1.0
         return losses if share == 1.0 else {**losses, "loss": losses["loss"] * share}
 
     def _embedded(self, features: dict[str, Any]) -> Tensor:
+        if self.only is not None:
+            picked = own_rows(features[self.only])
+            embeddings: Tensor = self.head(
+                self.caches[self.only].gather(picked, picked.device), meta=features.get(META)
+            )
+            return embeddings
         rows = {name: own_rows(features[name]) for name in self.caches}
         joined = join({name: cache.gather(rows[name], rows[name].device) for name, cache in self.caches.items()})
-        embeddings: Tensor = self.head(joined, meta=features.get(META))
+        embeddings = self.head(joined, meta=features.get(META))
         return embeddings
 
     def _losses(self, embeddings: Tensor, targets: dict[str, Tensor], features: dict[str, Any]) -> dict[str, Any]:

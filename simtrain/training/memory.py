@@ -9,9 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from simtrain.data.batches import Targets
-from simtrain.errors import ConfigError
-from simtrain.losses import PairwiseLoss, SimilarityLoss
-from simtrain.losses.row_loss import RowLoss
+from simtrain.losses import SimilarityLoss
 from simtrain.models import SimilarityModel
 from simtrain.training.gathering import global_batch, lasting_groups
 from simtrain.training.momentum import MomentumEncoder
@@ -53,6 +51,8 @@ class BatchMemory(nn.Module):
         # A Python integer: reading a tensor here would make the host wait for the device at every step.
         self._steps = 0
         self._numbered = 0
+        self._of_pairs = loss.supports_pair_memory and not loss.supports_memory
+        self._figures: dict[str, Tensor | float] = {}
 
     @classmethod
     def build(
@@ -65,15 +65,11 @@ class BatchMemory(nn.Module):
         """The memory that a config asks for, or None.
 
         Raises:
-            ConfigError: The loss has no memory form.
+            ConfigError: The loss has no memory form; see :meth:`SimilarityLoss.check_memory`.
         """
         if config is None:
             return None
-        if not loss.supports_memory and not (isinstance(loss, PairwiseLoss) and loss.supports_pair_memory):
-            raise ConfigError(
-                f"a cross-batch memory works with losses that have a memory form, {type(loss).__name__} has none; "
-                f"leave out xbm or choose another loss, TripletLoss or MultipleNegativesRankingLoss for example"
-            )
+        loss.check_memory()
         return cls(config, loss, embedding_size, model)
 
     @property
@@ -102,27 +98,35 @@ class BatchMemory(nn.Module):
         items = targets["items"] if "items" in targets else self._new_items(embeddings)
         stored = self._stored(embeddings, features, model, local or targets)
         # Stored first: writing into the ring after the loss has read it would spoil the loss's backward pass.
-        if isinstance(loss, PairwiseLoss):
+        if self._of_pairs:
             self._queue_pairs(loss, stored, targets, items)
         else:
             self.buffer.queue(stored, lasting_groups(targets, items), items)
         self._steps += 1
+        self._figures = {"xbm_loss": 0.0, "xbm_n_active": 0.0}
         if self._steps <= self._config.start_iteration:
             return embeddings.new_zeros(())
-        return self._compared(loss, embeddings, targets, items) * self._config.weight
+        loss.note()  # what the loss has left there is the batch's
+        value = self._compared(loss, embeddings, targets, items) * self._config.weight
+        self._figures = {"xbm_loss": value.detach(), **{f"xbm_{name}": one for name, one in loss.figures().items()}}
+        return value
+
+    def figures(self) -> dict[str, Tensor | float]:
+        """What the last step left for the log.
+
+        ``xbm_loss`` is the memory's share of the loss, 0 before the start, and ``xbm_refused`` is :attr:`n_refused`;
+        what the loss itself leaves, ``n_active`` and the parts of a sum, has ``xbm_`` before its name.
+        """
+        return {**self._figures, "xbm_refused": self.n_refused.clone()}
 
     def _compared(self, loss: SimilarityLoss, embeddings: Tensor, targets: Targets, items: Tensor) -> Tensor:
         memory = self.buffer.rows().to(embeddings.device)
-        if isinstance(loss, PairwiseLoss):
+        if self._of_pairs:
             pairs = (targets["pairs"], targets["labels"], targets["subgroups"])
             return loss.pair_memory_loss(embeddings, *pairs, items, memory)
-        groups = lasting_groups(targets, items)
-        if isinstance(loss, RowLoss):
-            return loss.memory_rows_loss(embeddings, groups, items, memory)
-        own = items.unsqueeze(1) == memory.items
-        return loss.memory_loss(embeddings, groups, memory.embeddings, memory.groups, own)
+        return loss.memory_rows_loss(embeddings, lasting_groups(targets, items), items, memory)
 
-    def _queue_pairs(self, loss: PairwiseLoss, stored: Tensor, targets: Targets, items: Tensor) -> None:
+    def _queue_pairs(self, loss: SimilarityLoss, stored: Tensor, targets: Targets, items: Tensor) -> None:
         sides = torch.zeros_like(items).index_fill_(0, targets["pairs"][:, 1], 1)
         rows = loss.remembered_rows(targets["pairs"])
         self.buffer.queue(stored[rows], targets["subgroups"][rows], items[rows], sides[rows])

@@ -10,6 +10,7 @@ from simtrain import registry
 from simtrain.cache import CacheConfig
 from simtrain.config import named_encoders
 from simtrain.errors import ConfigError, nearest
+from simtrain.training.attached_evaluator import attached_evaluators
 from simtrain.training.attached_metric import AttachedMetric
 from simtrain.xbm import XbmConfig
 
@@ -71,4 +72,5 @@ _BUILDERS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "cache": partial(_dataclass, CacheConfig, "cache"),
     "xbm": XbmConfig.from_words,
     "metrics": _metrics,
+    "evaluators": attached_evaluators,
 }

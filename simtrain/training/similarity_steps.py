@@ -19,10 +19,11 @@ from simtrain.training.attached_metric import AttachedMetric
 from simtrain.training.base_model import BaseModel, updated
 from simtrain.training.culprit import blame, find_culprit, may_be_unchecked
 from simtrain.training.data_preprocessor import BaseDataPreprocessor
-from simtrain.training.gathering import global_batch
+from simtrain.training.gathering import global_batch, n_processes
 from simtrain.training.loss_call import call_loss
 from simtrain.training.loss_parts import is_loss
 from simtrain.training.memory import BatchMemory
+from simtrain.training.repeated_items import RepeatedItems
 from simtrain.training.stages import TrainStage
 from simtrain.training.step_contract import given_wrapper
 
@@ -34,6 +35,8 @@ class SimilaritySteps(BaseModel):
     _loss: SimilarityLoss
     _memory: BatchMemory | None
     _metrics: nn.ModuleList
+    _repeats: RepeatedItems
+    _loader_number: int
 
     def forward(self, features: Features) -> Float[Tensor, "batch dim"]:
         """Embed a collated batch."""
@@ -137,7 +140,7 @@ class SimilaritySteps(BaseModel):
         if self._memory is None:
             return losses
         remembered = self._memory(everything, all_targets, features, self._cached.model, targets)
-        return {**losses, "loss": losses["loss"] + remembered, "xbm_refused": self._memory.n_refused.clone()}
+        return {**losses, "loss": losses["loss"] + remembered, **self._memory.figures()}
 
     def _collated(self, batch: Any, training: bool) -> tuple[Features, Targets]:
         if not (isinstance(batch, tuple) and len(batch) == 2 and type(batch[0]) is dict):
@@ -166,10 +169,15 @@ class SimilaritySteps(BaseModel):
     def _log_metrics(self, embeddings: Tensor, targets: Targets, stage: TrainStage) -> None:
         if self._alone():
             return
+        number = 0 if stage is TrainStage.TRAIN else self._loader_number
+        if n_processes() > 1:
+            embeddings, targets = global_batch(embeddings, targets)
+            if stage is not TrainStage.TRAIN:
+                embeddings, targets = self._repeats.left_out(embeddings, targets, number)
         shown = {name: target for name, target in targets.items() if name != "items"}
         for attached in self._metrics:
             assert isinstance(attached, AttachedMetric)
-            metric = attached.at(stage)
+            metric = attached.at(stage, number)
             metric(embeddings, **shown)
             self.log(attached.log_name(stage), metric, batch_size=len(embeddings), **attached.log_options)
 

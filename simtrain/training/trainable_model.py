@@ -20,8 +20,11 @@ from simtrain.losses import SimilarityLoss
 from simtrain.models import SimilarityModel
 from simtrain.models.eval_mode import eval_mode
 from simtrain.models.joined_encoders import DEFAULT_NAME, joint_size
+from simtrain.training.attached_evaluator import AttachedEvaluator, attached_evaluators
 from simtrain.training.attached_metric import AttachedMetric
 from simtrain.training.class_update import goes_on_unannounced, hard_class_loaders, update_classes
+from simtrain.training.epoch_evaluation import EpochEvaluation
+from simtrain.training.evaluated_epochs import EvaluatedEpochs
 from simtrain.training.loss_parameters import (
     check_loss_lr,
     check_training_groups,
@@ -31,7 +34,7 @@ from simtrain.training.loss_parameters import (
 from simtrain.training.memory import BatchMemory
 from simtrain.training.model_settings import built
 from simtrain.training.parts import model_parts
-from simtrain.training.similarity_steps import SimilaritySteps
+from simtrain.training.repeated_items import RepeatedItems
 from simtrain.training.trainer_steps import MakeOptimizer, MakeScheduler
 from simtrain.xbm import XbmConfig
 
@@ -48,10 +51,11 @@ class _Parts:
     cache: CacheConfig | None
     xbm: XbmConfig | None
     metrics: AttachedMetric | Sequence[AttachedMetric]
+    evaluators: Any
 
 
 @registry.models.register_module()
-class TrainableModel(SimilaritySteps):
+class TrainableModel(EvaluatedEpochs):
     """A similarity model together with everything that training it needs.
 
     There are two ways to say the same model: pass the parts, or subclass and override the ``configure_*`` hooks
@@ -70,6 +74,8 @@ class TrainableModel(SimilaritySteps):
         cache: Which frozen encoders to cache, and where. Default: none.
         xbm: Cross-batch memory. Default: none.
         metrics: Metrics to log for each batch.
+        evaluators: What measures whole data sets at the end of each epoch, see
+            :class:`~simtrain.training.attached_evaluator.AttachedEvaluator`: one, several, or several by name.
         data_preprocessor: Called with ``((features, targets), training)`` of each batch, or its config. Default:
             :class:`~simtrain.training.BaseDataPreprocessor`, which moves them to the model's device.
         init_cfg: How weights are initialised once the model is built; see :func:`simtrain.training.initialize`.
@@ -106,9 +112,10 @@ class TrainableModel(SimilaritySteps):
         data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
         init_cfg: Mapping[str, Any] | list[Any] | None = None,
         loss_lr: float | int | None = None,
+        evaluators: Any = (),
     ) -> None:
         super().__init__(data_preprocessor, init_cfg)
-        self._parts = _Parts(encoders, head, loss, cache, xbm, metrics)
+        self._parts = _Parts(encoders, head, loss, cache, xbm, metrics, evaluators)
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self._model = self._assemble()
         self._loss = self.configure_loss()
@@ -124,6 +131,8 @@ class TrainableModel(SimilaritySteps):
         ]
         attached = self.configure_metrics()
         self._metrics = nn.ModuleList([attached] if isinstance(attached, AttachedMetric) else attached)
+        self._repeats, self._loader_number = RepeatedItems(), 0
+        self._evaluation = EpochEvaluation(attached_evaluators(self.configure_evaluators()))
 
     def configure_encoders(self) -> Encoder | Mapping[str, Encoder]:
         """The encoders, one or by name. Override it, or pass ``encoders=``."""
@@ -159,6 +168,10 @@ class TrainableModel(SimilaritySteps):
     def configure_metrics(self) -> AttachedMetric | Sequence[AttachedMetric]:
         """Metrics that are logged for the batches of each stage. Override it, or pass ``metrics=``."""
         return self._parts.metrics
+
+    def configure_evaluators(self) -> AttachedEvaluator | Sequence[Any] | Mapping[str, Any] | Any:
+        """What measures whole data sets at the end of each epoch. Override it, or pass ``evaluators=``."""
+        return self._parts.evaluators
 
     @property
     def model(self) -> SimilarityModel:
@@ -219,10 +232,12 @@ class TrainableModel(SimilaritySteps):
     def on_validation_start(self) -> None:
         """Fill the caches with the validation items."""
         self._cached.open_for(self.trainer.val_dataloaders, self.device)
+        super().on_validation_start()
 
     def on_test_start(self) -> None:
         """Fill the caches with the test items."""
         self._cached.open_for(self.trainer.test_dataloaders, self.device)
+        super().on_test_start()
 
     @classmethod
     def _built(cls, words: Mapping[str, Any]) -> dict[str, Any]:

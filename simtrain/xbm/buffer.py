@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int64, Integer
 from torch import Tensor, nn
 
-from simtrain.errors import ConfigError, DataError
+from simtrain.errors import CheckpointError, ConfigError, DataError
 from simtrain.losses.memory_rows import MemoryRows
 from simtrain.xbm.config import parse_device, parse_dtype
 
@@ -40,6 +40,7 @@ class XbmBuffer(nn.Module):
 
     Raises:
         ConfigError: A size is not a whole number above zero, or the dtype or the device is none.
+        CheckpointError: ``load_state_dict`` is given the state of a ring of another size.
 
     Example:
         >>> memory = XbmBuffer(buffer_size=3, embedding_size=1)
@@ -183,10 +184,24 @@ def _forget_fill(memory: nn.Module, _: Any) -> None:
 def _complete(memory: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
     # Checkpoints of before there were sides and norms.
     embeddings = state.get(f"{prefix}embeddings")
-    if not isinstance(embeddings, Tensor) or f"{prefix}norms" in state:
+    if not isinstance(embeddings, Tensor):
+        return
+    _check_size(embeddings, memory.embeddings)
+    if f"{prefix}norms" in state:
         return
     state[f"{prefix}norms"] = torch.linalg.vector_norm(embeddings.to(memory.norms.dtype), dim=1)
     state[f"{prefix}sides"] = torch.zeros(len(embeddings), dtype=torch.int8)
+
+
+def _check_size(saved: Tensor, own: Tensor) -> None:
+    if saved.shape == own.shape:
+        return
+    (n_saved, saved_size), (n_own, own_size) = saved.shape, own.shape
+    raise CheckpointError(
+        f"the cross-batch memory of the checkpoint has buffer_size={n_saved} and embeddings of {saved_size} "
+        f"dimensions, this one has buffer_size={n_own} and {own_size} dimensions; build the model with those of the "
+        f"checkpoint, or begin a new run from its weights without the memory"
+    )
 
 
 def _write(ring: Tensor, places: Tensor, rows: Tensor, is_new: Tensor) -> None:

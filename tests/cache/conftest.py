@@ -18,6 +18,8 @@ def text_features(texts: Sequence[str]) -> torch.Tensor:
 class DigestEncoder(Encoder):
     """Embeds texts by their digests and counts what it encodes."""
 
+    cache_ignores = frozenset({"batches"})
+
     def __init__(self, size: int = 4, scale: float = 1.0, trainable: bool = False) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(1)

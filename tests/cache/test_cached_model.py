@@ -127,3 +127,18 @@ def test_a_wrong_name_is_refused_at_once():
     with pytest.raises(ConfigError, match="image"):
         CachedModel(make(), CacheConfig(mapping={"image": CacheType.CPU}))
     CachedModel(make(), CacheConfig(CacheType.GPU))  # whether there is a GPU shows when training starts
+
+
+@pytest.mark.parametrize("kind", ["auto", "gpu"])
+def test_what_was_cached_on_an_accelerator_stays_when_the_trainer_takes_the_model_back(kind):
+    # The device "meta" stands for an accelerator here: it is another one than the CPU, and every machine has it.
+    cached = CachedModel(make(), CacheConfig(kind))
+    cached.open("meta")
+    cache = cached._caches["bag"]
+    assert cache.device.type == "meta"
+    cached.open("cpu")
+    assert cached._caches["bag"] is cache
+    assert cache.device.type == "cpu"
+    other = CachedModel(make(), CacheConfig("gpu"))
+    with pytest.raises(ConfigError, match="training runs on the CPU"):
+        other.open("cpu")

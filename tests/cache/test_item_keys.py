@@ -2,6 +2,7 @@ import os
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from simtrain.errors import CacheError, DataError
 
 @dataclass
 class Product:
-    title: str
+    title: Any
     price: float
 
 
@@ -52,6 +53,14 @@ DISTINCT = [
     [["a", "b"]],
     {"a": "b"},
     {"b": "a"},
+    {"a": 1, "b": 2},
+    {"b": 2, "a": 1},
+    [{"a": 1, "b": {"c": 1, "d": 2}}],
+    [{"a": 1, "b": {"d": 2, "c": 1}}],
+    Product({"a": 1, "b": 2}, 1.0),
+    Product({"b": 2, "a": 1}, 1.0),
+    np.array([{"a": 1, "b": 2}], dtype=object),
+    np.array([{"b": 2, "a": 1}], dtype=object),
     {"a", "b"},
     1j,
     np.array([1, 2]),
@@ -92,7 +101,7 @@ def test_different_items_have_different_keys():
         ("a", np.str_("a")),
         (np.asfortranarray(np.arange(6).reshape(2, 3)), np.arange(6).reshape(2, 3)),
         (torch.arange(6).reshape(3, 2).T, torch.arange(6).reshape(3, 2).T.contiguous()),
-        ({"a": 1, "b": 2}, OrderedDict(b=2, a=1)),
+        ({"a": 1, "b": 2}, OrderedDict(a=1, b=2)),
         (Product("shoe", 1.0), Product("shoe", 1.0)),
         (torch.ones(2, requires_grad=True), torch.ones(2)),
     ],
@@ -129,6 +138,21 @@ def test_files_are_known_by_place_size_and_time(tmp_path: Path):
 def test_a_missing_file_is_a_data_error(tmp_path: Path):
     with pytest.raises(DataError, match="cannot be read: No such file"):
         item_key(tmp_path / "none.png")
+
+
+def test_a_folder_asks_for_a_key_extractor(tmp_path: Path):
+    with pytest.raises(DataError, match=r"is a folder, .*; set CacheConfig\(key_extractors=...\) to a function"):
+        item_key(tmp_path)
+    assert item_keys([tmp_path], lambda folder: sorted(path.name for path in folder.iterdir())).shape == (1, 16)
+
+
+def test_a_text_that_is_a_path_is_known_by_the_text_alone(tmp_path: Path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"one")
+    keys = item_key(str(path)), item_keys([str(path)], Path).tobytes()
+    path.write_bytes(b"another")
+    assert item_key(str(path)) == keys[0]
+    assert item_keys([str(path)], Path).tobytes() != keys[1]
 
 
 @pytest.mark.parametrize("item", [object(), [object()], len, np.ma.array([1], mask=[True])])

@@ -313,7 +313,8 @@ def test_a_loop_of_ones_own_draws_anew_for_each_batch() -> None:
     [
         ({"views": 4}, r"views=4 needs a function .* set CacheConfig\(augment=\.\.\.\)"),
         ({"views": 0, "augment": shuffled}, "views=.* at least 1, got 0"),
-        ({"views": 2, "augment": "shuffle"}, "augment must be a function or {encoder name: function}, got 'shuffle'"),
+        ({"views": 2, "augment": 3}, "augment must be a function or {encoder name: function}, got 3"),
+        ({"views": 2, "augment": "shuffel"}, "unknown augment function type 'shuffel'"),
         ({"views": 2, "augment": shuffled, "seed": -1}, "seed=.* at least 0, got -1"),
     ],
 )

@@ -10,7 +10,7 @@ import lightning
 import torch
 import torch.distributed as dist
 
-from simtrain import TrainableModel, XbmConfig
+from simtrain import TrainableModel, XbmConfig, registry
 from simtrain.data import (
     GroupSimilarityDataLoader,
     PairsSimilarityDataLoader,
@@ -22,8 +22,11 @@ from simtrain.data import (
 from simtrain.encoders import PrecomputedEncoder
 from simtrain.heads import StackedProjectionHead
 from simtrain.losses import (
+    CombinedLoss,
     ContrastiveLoss,
+    MatryoshkaLoss,
     MultipleNegativesRankingLoss,
+    SoftmaxLoss,
     SupConLoss,
     TripletLoss,
 )
@@ -70,6 +73,39 @@ KINDS = {
         XbmConfig(buffer_size=23, start_iteration=0),
     ),
     "contrastive": (pairs, PairsSimilarityDataLoader, ContrastiveLoss, XbmConfig(buffer_size=23, start_iteration=0)),
+    "pml": (
+        groups,
+        GroupSimilarityDataLoader,
+        lambda: registry.losses.build({"type": "pml.ContrastiveLoss", "neg_margin": 0.5}),
+        XbmConfig(buffer_size=29, start_iteration=1),
+    ),
+    "pml-mined": (
+        groups,
+        GroupSimilarityDataLoader,
+        lambda: registry.losses.build(
+            {"type": "pml.TripletMarginLoss", "miner": {"type": "pml.BatchHardMiner"}, "margin": 0.5}
+        ),
+        XbmConfig(buffer_size=24, start_iteration=0),
+    ),
+    "combined": (
+        groups,
+        GroupSimilarityDataLoader,
+        lambda: CombinedLoss(
+            {
+                "near": TripletLoss(mining="all"),
+                "sizes": MatryoshkaLoss(SupConLoss(), [4, 2]),
+                "classes": SoftmaxLoss(4, 7),
+            },
+            memory=["near", "sizes"],
+        ),
+        XbmConfig(buffer_size=29, start_iteration=0),
+    ),
+    "combined-pairs": (
+        pairs,
+        PairsSimilarityDataLoader,
+        lambda: CombinedLoss({"rank": MultipleNegativesRankingLoss(), "push": ContrastiveLoss()}),
+        XbmConfig(buffer_size=23, start_iteration=0),
+    ),
     "triplets": (
         triplets,
         TripletSimilarityDataLoader,

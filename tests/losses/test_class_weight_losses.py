@@ -172,6 +172,29 @@ def test_degenerate_batches_have_finite_gradients(name, x):
 
 
 @pytest.mark.parametrize("name", CASES)
+def test_degenerate_batches_in_half_precision_have_finite_gradients(name):
+    loss, _ = build(name)
+    loss = loss.float()
+    at_centers = loss.weights.detach().view(N_GROUPS, -1, SIZE)[:, 0]
+    batches = {
+        "one item": ([4], draw(0, 1, SIZE)),
+        "one class": ([1] * 5, draw(1, 5, SIZE)),
+        "all classes different": (list(range(N_GROUPS)), draw(2, N_GROUPS, SIZE)),
+        "duplicates": ([0, 1, 0, 1], draw(3, 2, SIZE).repeat(2, 1)),
+        "collapsed": ([0, 0, 1, 2], torch.ones(4, SIZE)),
+        "zeros": ([0, 0, 1, 2], torch.zeros(4, SIZE)),
+        "on their centres": (list(range(N_GROUPS)), at_centers),
+    }
+    for kind, (groups, embeddings) in batches.items():
+        for dtype in (torch.float16, torch.bfloat16):
+            x = embeddings.clone().to(dtype).requires_grad_()
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
+                value = loss(x, torch.tensor(groups))
+            assert value.isfinite(), kind
+            assert all(gradient.isfinite().all() for gradient in gradients(value, x, loss.weights)), kind
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_zero_class_weights_have_finite_gradients(name):
     loss, _ = build(name)
     loss.weights.data.zero_()

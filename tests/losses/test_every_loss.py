@@ -27,6 +27,7 @@ ARGUMENTS = {
     "CombinedLoss": {
         "losses": {"near": {"type": "TripletLoss"}, "many": {"type": "SupConLoss"}},
         "weights": {"near": 1.0, "many": 0.5},
+        "memory": ["near"],
     },
     "MatryoshkaLoss": {"loss": {"type": "NTXentLoss", "temperature": 0.2}, "sizes": [4, 2], "weights": [1.0, 0.5]},
 }
@@ -62,6 +63,17 @@ def call(loss, embeddings):
         "subgroups": torch.arange(2 * n) % n % 4,
     }
     return loss(embeddings, *(targets[name] for name in loss.target_names))
+
+
+def test_every_registered_loss_is_here_or_tested_elsewhere():
+    elsewhere = {
+        "PytorchMetricLearningPairs",  # test_pml.py, with every name that begins with "pml."
+        "PytorchMetricLearningWrapper",
+        "SimilarityDistillationLoss",  # test_similarity_distillation.py
+    }
+    # Losses with class weights: test_class_weight_losses.py.
+    others = {loss.__name__ for loss in LOSSES if not issubclass(loss, simtrain.losses.ClassWeightLoss)}
+    assert others - elsewhere == {type(loss).__name__ for loss in VARIANTS}
 
 
 def test_the_losses_are_found():
@@ -180,15 +192,17 @@ DEGENERATE = {
 @pytest.mark.parametrize("loss", OF_GROUPS, ids=repr)
 def test_degenerate_batches_of_groups_have_finite_gradients(loss, kind):
     groups, embeddings = DEGENERATE[kind]
-    for dtype in (torch.float32, torch.bfloat16):
-        given = embeddings.to(dtype).requires_grad_()
-        value = loss(given, torch.tensor(groups, dtype=torch.long))
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        given = embeddings.clone().to(dtype).requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
+            value = loss(given, torch.tensor(groups, dtype=torch.long))
         (gradient,) = torch.autograd.grad(value, given)
         assert value.isfinite()
         assert gradient.isfinite().all()
         if kind in ("no item", "one item", "all classes different") and _needs_a_positive(loss):
             assert value.item() == 0
             assert (gradient == 0).all()
+            assert all(float(n) == 0 for name, n in loss.figures().items() if "n_active" in name)
 
 
 def _needs_a_positive(loss):

@@ -209,7 +209,7 @@ class LargestTensor(torch.utils._python_dispatch.TorchDispatchMode):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_memory_is_quadratic_in_the_batch(case):
+def test_peers_22_memory_is_quadratic_in_the_batch(case):
     kind, _, numbers = CASES[case]
     embeddings, groups = draw(0, 64, 4).requires_grad_(), torch.arange(64) % 4
     with LargestTensor() as largest:

@@ -203,7 +203,7 @@ def test_a_collapsed_batch_has_a_finite_gradient(distance, fill):
     assert torch.autograd.grad(value, embeddings)[0].isfinite().all()
 
 
-def test_the_config_can_be_read_again_and_again():
+def test_peers_11_the_config_can_be_read_again_and_again():
     loss = MultipleNegativesRankingLoss(scale=5)
     config = {"scale": 5.0, "symmetric": False, "distance": "cosine", "same_side": False, "temperature": None}
     assert loss.get_config_dict() == loss.get_config_dict() == config

@@ -11,6 +11,7 @@ from simtrain.losses import (
     CombinedLoss,
     ContrastiveLoss,
     CoSENTLoss,
+    FastAPLoss,
     MatryoshkaLoss,
     MultipleNegativesRankingLoss,
     NTXentLoss,
@@ -18,6 +19,8 @@ from simtrain.losses import (
     SupConLoss,
     TripletLoss,
 )
+from simtrain.losses.memory_blocks import BLOCK
+from simtrain.losses.memory_rows import MemoryRows
 
 GROUPS = torch.tensor([0, 0, 1, 1, 2, 2])
 
@@ -45,6 +48,7 @@ def test_matryoshka_over_pairs():
         loss = MatryoshkaLoss(inner, sizes=[2, 6])
         assert loss.target_names == ("pairs", "labels", "subgroups")
         assert not loss.supports_memory
+        assert loss.supports_pair_memory == inner.supports_pair_memory
         expected = inner(x, pairs, labels, rows) + inner(x[:, :2], pairs, labels, rows)
         torch.testing.assert_close(loss(x, pairs, labels, rows), expected)
 
@@ -66,7 +70,7 @@ def test_a_sum_of_losses():
     torch.testing.assert_close(value, expected)
     torch.testing.assert_close(torch.autograd.grad(value, x), torch.autograd.grad(expected, x))
     torch.testing.assert_close(loss.figures()["loss_many"], supcon(x, GROUPS).detach())
-    assert set(loss.figures()) == {"loss_near", "loss_many", "near_n_active", "many_n_active"}
+    assert set(loss.figures()) == {"loss_near", "loss_many", "n_active", "near_n_active", "many_n_active"}
 
 
 def test_a_sum_over_groups_and_pairs_takes_the_targets_of_both():
@@ -79,18 +83,116 @@ def test_a_sum_over_groups_and_pairs_takes_the_targets_of_both():
     torch.testing.assert_close(loss(x, *(targets[name] for name in loss.target_names)), expected)
 
 
-def test_only_the_parts_with_a_memory_form_meet_the_memory():
+def test_the_named_parts_alone_meet_the_memory():
     x, memory, groups = draw(0, 6, 4), draw(1, 9, 4), torch.arange(9) % 3
-    loss = CombinedLoss({"many": SupConLoss(), "classes": SoftmaxLoss(4, 3).double()}, {"many": 0.5})
+    parts = {"many": SupConLoss(), "classes": SoftmaxLoss(4, 3).double()}
+    loss = CombinedLoss(parts, {"many": 0.5}, memory=["many"])
     assert loss.supports_memory
+    loss.check_memory()
     value = loss.memory_loss(x, GROUPS, memory, groups)
     torch.testing.assert_close(value, 0.5 * SupConLoss().memory_loss(x, GROUPS, memory, groups))
     assert set(loss.figures()) >= {"loss_many"}
     assert "loss_classes" not in loss.figures()
-    without = CombinedLoss({"classes": SoftmaxLoss(4, 3)})
-    assert not without.supports_memory
-    with pytest.raises(ConfigError, match="CombinedLoss has no memory form"):
-        without.memory_loss(x, GROUPS, memory, groups)
+    assert loss.get_config_dict()["memory"] == ["many"]
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (
+            CombinedLoss({"many": SupConLoss(), "classes": SoftmaxLoss(4, 3)}),
+            "CombinedLoss: classes: .* SoftmaxLoss has",
+        ),
+        (
+            CombinedLoss({"a": MultipleNegativesRankingLoss(), "b": CoSENTLoss()}),
+            "CombinedLoss: b: .* CoSENTLoss has none",
+        ),
+        (
+            CombinedLoss({"near": TripletLoss(), "pairs": MultipleNegativesRankingLoss()}),
+            "of groups or of pairs, the parts are over {'near': 'groups', 'pairs': 'pairs'}; name in memory those of",
+        ),
+        (MatryoshkaLoss(CoSENTLoss(), [2]), "MatryoshkaLoss: loss: .* CoSENTLoss has none"),
+        (
+            CombinedLoss({"a": MatryoshkaLoss(TripletLoss(miner={"type": "SemiHardMiner"}), [2])}),
+            "CombinedLoss: a: MatryoshkaLoss: loss: TripletLoss with a miner has no memory form",
+        ),
+        (
+            CombinedLoss({"a": MultipleNegativesRankingLoss(distance="euclidean", temperature={"initial": 0.1})}),
+            "CombinedLoss: a: .* a learnt temperature works .*'cosine' or 'dot', not 'euclidean'",
+        ),
+    ],
+)
+def test_a_part_without_a_memory_form_is_refused_by_its_name(loss, message):
+    with pytest.raises(ConfigError, match=message):
+        loss.check_memory()
+    if not loss.supports_memory:
+        with pytest.raises(ConfigError, match="has no memory form"):
+            loss.memory_loss(draw(0, 6, 4), GROUPS, draw(1, 6, 4), GROUPS)
+
+
+def rows_of(n=9, dtype=torch.float64):
+    items = torch.arange(n)
+    rows = draw(1, n, 8).to(dtype)
+    return MemoryRows(rows, items % 3, items, items.to(torch.int8) % 2, rows.double().norm(dim=1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_nested_losses_against_remembered_rows_are_the_sums_of_their_parts(dtype):
+    x, items, memory = draw(0, 6, 8).requires_grad_(), torch.arange(4, 10), rows_of(dtype=dtype)
+    near, many, ranks = TripletLoss(mining="all"), SupConLoss(), FastAPLoss()
+    loss = CombinedLoss({"near": near, "sizes": MatryoshkaLoss(many, [8, 3]), "ranks": ranks}, {"near": 0.5})
+    own = items.unsqueeze(1) == memory.items
+    expected = 0.5 * near.memory_loss(x, GROUPS, memory.embeddings, memory.groups, own)
+    expected = expected + ranks.memory_loss(x, GROUPS, memory.embeddings, memory.groups, own)
+    for k in (8, 3):
+        expected = expected + many.memory_loss(x[:, :k], GROUPS, memory.embeddings[:, :k], memory.groups, own)
+    value = loss.memory_rows_loss(x, GROUPS, items, memory)
+    bounds = {"rtol": 1e-8, "atol": 1e-8} if dtype == torch.float64 else {"rtol": 1e-6, "atol": 1e-6}
+    torch.testing.assert_close(value, expected, **bounds)
+    torch.testing.assert_close(torch.autograd.grad(value, x), torch.autograd.grad(expected, x), **bounds)
+
+
+class Shapes(torch.utils._python_dispatch.TorchDispatchMode):
+    """The sizes of all tensors that operations make."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor):
+            self.found.add(tuple(result.shape))
+        return result
+
+
+def test_nested_losses_never_copy_the_memory_nor_compare_in_one_piece():
+    x, groups, items = draw(0, 70, 8).requires_grad_(), torch.arange(70) % 3, torch.arange(70)
+    n = BLOCK // 64 + 1  # more than 64 anchors do not fit into a block
+    memory = MemoryRows(torch.randn(n, 8, dtype=torch.float64), torch.arange(n) % 999, torch.arange(n), None)
+    loss = CombinedLoss({"near": TripletLoss(), "sizes": MatryoshkaLoss(TripletLoss(), [8, 4])})
+    with Shapes() as shapes:
+        loss.memory_rows_loss(x, groups, items, memory).backward()
+    assert (70, n) not in shapes.found
+    assert max(len(shape) and shape[0] for shape in shapes.found if len(shape) == 2 and shape[1] == n) == 64
+
+
+def test_nested_losses_over_pairs_meet_a_memory():
+    x, pairs, rows = draw(0, 6, 8).requires_grad_(), torch.arange(6).view(2, 3).T, torch.tensor([1, 0, 2, 1, 0, 2])
+    labels, items, memory = torch.tensor([1.0, 0.5, 1.0]).double(), torch.arange(4, 10), rows_of()
+    ranking, push = MultipleNegativesRankingLoss(5), ContrastiveLoss(1.5)
+    loss = CombinedLoss({"ranking": MatryoshkaLoss(ranking, [8, 3]), "push": push}, {"push": 2})
+    loss.check_memory()
+    given = (pairs, labels, rows, items)
+    expected = 2 * push.pair_memory_loss(x, *given, memory) + ranking.pair_memory_loss(x, *given, memory)
+    cut = MemoryRows(memory.embeddings[:, :3], memory.groups, memory.items, memory.sides)
+    expected = expected + ranking.pair_memory_loss(x[:, :3], *given, cut)
+    value = loss.pair_memory_loss(x, *given, memory)
+    torch.testing.assert_close(value, expected, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(torch.autograd.grad(value, x), torch.autograd.grad(expected, x), rtol=1e-8, atol=1e-8)
+    # Of the ranking, documents alone are remembered; the other loss wants both.
+    assert MatryoshkaLoss(ranking, [3]).remembered_rows(pairs).tolist() == [3, 4, 5]
+    assert loss.remembered_rows(pairs).tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_parameters_of_parts_are_the_sums_own():
@@ -137,6 +239,8 @@ def test_built_from_a_nested_config():
         (lambda: CombinedLoss({}), "losses must be one or more losses by name, got {}"),
         (lambda: CombinedLoss({"a.b": TripletLoss()}), "letters, digits and underscores, got 'a.b'"),
         (lambda: CombinedLoss({"a": TripletLoss()}, {"b": 1}), "no loss has the name of the weight 'b'"),
+        (lambda: CombinedLoss({"a": TripletLoss()}, memory=["b"]), "memory: no loss has the name 'b'"),
+        (lambda: CombinedLoss({"a": TripletLoss()}, memory=[]), r"memory must be a list of names of losses, got \[\]"),
         (lambda: CombinedLoss({"a": TripletLoss()}, {"a": 0}), "the weight of 'a' must be a finite number above zero"),
         (lambda: CombinedLoss({"a": {"type": "SupConLoss", "margin": 1}}), "CombinedLoss: a: .* no setting 'margin'"),
     ],

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from pytorch_metric_learning import distances, losses, miners, reducers, regularizers
@@ -65,7 +66,7 @@ def call(loss, embeddings, groups=None):
         return loss(embeddings, groups)
     n = len(embeddings) // 2
     pairs = torch.arange(2 * n).view(2, n).T
-    return loss(embeddings, pairs, torch.ones(n), torch.zeros(2 * n, dtype=torch.long))
+    return loss(embeddings[: 2 * n], pairs, torch.ones(n), torch.zeros(2 * n, dtype=torch.long))
 
 
 def test_the_names_are_those_of_the_package():
@@ -102,6 +103,7 @@ def test_every_loss_runs_trains_and_comes_back_from_its_config(name):
     assert layer.weight.grad.isfinite().all()
     assert layer.weight.grad.abs().sum() > 0
     optimizer.step()
+    call(loss, layer(draw(0))).backward()  # and what it remembers of a step does not stand in the way of the next
     for key, parameter in loss.named_parameters():
         assert parameter.grad.isfinite().all()
         assert not torch.equal(parameter, before[key].to(parameter)), f"{key} is not trained"
@@ -199,6 +201,57 @@ def test_objects_work_too():
         loss.get_config_dict()
 
 
+DEGENERATE = {
+    "no item": ([], torch.zeros(0, SIZE)),
+    "one item": ([1], torch.ones(1, SIZE)),
+    "one class": ([1] * 6, draw(0, 6)),
+    "all classes different": ([0, 1, 2, 3], draw(1, 4)),
+    "collapsed": ([0, 0, 1, 1, 2, 2], torch.ones(6, SIZE)),
+    "duplicates": ([0, 0, 1, 1, 0, 1], draw(2, 3).repeat(2, 1)),
+    "zeros": ([0, 0, 1, 1, 2, 2], torch.zeros(6, SIZE)),
+    "one zero": ([0, 0, 1, 1, 2, 2], torch.cat([torch.zeros(1, SIZE).double(), draw(3, 5)])),
+    "on two axes": ([0, 1, 0, 1], torch.eye(2, SIZE).repeat(2, 1)),
+}
+# The package's formulas are no numbers there, or break: seen by whoever drives the training.
+NO_NUMBER = {
+    ("pml.P2SGradLoss", "zeros"),
+    ("pml.P2SGradLoss", "one zero"),
+    ("pml.SignalToNoiseRatioContrastiveLoss", "one zero"),
+    ("pml.TupletMarginLoss", "duplicates"),  # the angle of a cosine beyond 1
+    ("pml.DynamicSoftMarginLoss", "duplicates"),
+    ("pml.HistogramLoss", "collapsed"),
+    ("pml.HistogramLoss", "duplicates"),
+    ("pml.HistogramLoss", "on two axes"),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_degenerate_batches_have_finite_gradients(name):
+    torch.manual_seed(0)
+    loss = registry.losses.build(config_of(name))
+    for kind, (groups, embeddings) in DEGENERATE.items():
+        if (name, kind) in NO_NUMBER:
+            continue
+        # float16 is the harder: it is computed in float32, and gradients have to fit into its range.
+        for dtype, autocast in ((torch.float16, False), (torch.float32, kind in ("zeros", "duplicates"))):
+            x = embeddings.clone().to(dtype).requires_grad_()
+            loss.zero_grad()
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+                value = call(loss, x, torch.tensor(groups, dtype=torch.long))
+            value.backward()
+            assert value.isfinite(), kind
+            assert x.grad is None or x.grad.isfinite().all(), kind
+            assert all(p.grad is None or p.grad.isfinite().all() for p in loss.parameters()), kind
+
+
+def test_a_nan_in_the_embeddings_is_not_hidden_by_mended_gradients():
+    x, groups = draw(0).requires_grad_(), groups_of()
+    spoilt = x.detach().clone()
+    spoilt[0, 0] = torch.nan
+    for name in ("pml.ContrastiveLoss", "pml.SupConLoss", "pml.TupletMarginLoss"):
+        assert registry.losses.build(config_of(name))(spoilt, groups).isnan()
+
+
 # ------------------------------------------------------------------------------------------------ the memory
 
 
@@ -237,6 +290,55 @@ def test_a_memory_equals_cross_batch_memory(name, miner):
     torch.testing.assert_close(value, expected, rtol=1e-10, atol=1e-10)
     (got,), (wanted,) = torch.autograd.grad(value, x), torch.autograd.grad(expected, x)
     torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-10)
+
+
+REDUCERS = sorted(name for name, kind in pml_names().items() if kind == "reducers" and name != "pml.DoNothingReducer")
+REDUCER_WORDS = {
+    "pml.ThresholdReducer": {"low": 0.0},
+    "pml.ClassWeightedReducer": {"weights": [1.0, 2.0, 3.0, 4.0]},
+    "pml.MultipleReducers": {"reducers": {"pos_loss": {"type": "pml.SumReducer"}}},
+}
+# One is given no divisor by these losses, with a memory or without; the other makes a matrix of batch x batch.
+WITHOUT_MEMORY = {"pml.DivisorReducer": "KeyError: 'divisor'", "pml.PerAnchorReducer": "IndexError: index"}
+
+
+@pytest.mark.parametrize("loss", ["pml.ContrastiveLoss", "pml.NTXentLoss"])
+@pytest.mark.parametrize("reducer", REDUCERS)
+def test_a_reducer_works_with_a_memory_or_is_refused_before_training(reducer, loss):
+    part = {"type": reducer, **REDUCER_WORDS.get(reducer, {})}
+    built = registry.losses.build({"type": loss, "reducer": part})
+    if reducer in WITHOUT_MEMORY:
+        message = rf"{loss} \(with .*{reducer}.*\) fails against a cross-batch memory \({WITHOUT_MEMORY[reducer]}"
+        with pytest.raises(ConfigError, match=message):
+            built.check_memory()
+        return
+    built.check_memory()
+    x, groups, memory = draw(0, 6).requires_grad_(), groups_of(6), draw(1, 20)
+    value = built.memory_loss(x, groups, memory, groups_of(20))
+    bare = getattr(losses, loss.removeprefix("pml."))(reducer=build_pml(part, "reducers"))
+    expected = bare(x, groups, memory_pairs(groups, groups_of(20)), memory, groups_of(20))
+    assert value == expected
+    assert torch.equal(*(torch.autograd.grad(one, x)[0] for one in (value, expected)))
+
+
+@pytest.mark.parametrize("miner", [None, "pml.DistanceWeightedMiner"])
+def test_looking_whether_a_memory_works_changes_nothing(miner):
+    miner = miner and {"type": miner}
+    loss = registry.losses.build({"type": "pml.TripletMarginLoss", "triplets_per_anchor": 3, "miner": miner})
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist(), repr(loss), loss.figures()
+    loss.check_memory()
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (np.random.get_state()[1].tolist(), repr(loss), loss.figures()) == before[1:]
+
+
+@pytest.mark.parametrize("name", SUPPORTED)
+def test_every_loss_with_a_memory_passes_the_look(name):
+    registry.losses.build(config_of(name)).check_memory()
+
+
+def test_the_losses_without_one_are_refused_by_name():
+    with pytest.raises(ConfigError, match=r"losses that have a memory form, pml\.FastAPLoss has none; leave out xbm"):
+        registry.losses.build(config_of("pml.FastAPLoss")).check_memory()
 
 
 def test_own_entries_are_taken_out_by_item_not_by_place():

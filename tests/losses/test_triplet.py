@@ -127,7 +127,7 @@ def test_equals_pytorch_metric_learning(mining, seed):
 @pytest.mark.parametrize("distance", NAMES)
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("mining", MININGS)
-def test_a_collapsed_batch_has_a_finite_gradient(mining, soft, distance):
+def test_peers_10_a_collapsed_batch_has_a_finite_gradient(mining, soft, distance):
     embeddings = torch.ones(6, 4, requires_grad=True)
     value = TripletLoss(0.5, distance, mining, soft)(embeddings, torch.tensor([0, 0, 1, 1, 2, 2]))
     torch.testing.assert_close(value.item(), torch.tensor(0.0).exp().log1p().item() if soft else 0.5)
@@ -137,7 +137,7 @@ def test_a_collapsed_batch_has_a_finite_gradient(mining, soft, distance):
 
 @pytest.mark.parametrize("distance", NAMES)
 @pytest.mark.parametrize("mining", MININGS)
-def test_duplicates_and_zero_vectors_have_finite_gradients(mining, distance):
+def test_peers_10_duplicates_and_zero_vectors_have_finite_gradients(mining, distance):
     embeddings = draw(0, 4, 3).float().repeat(2, 1)
     embeddings[[0, 3]] = 0
     embeddings.requires_grad_()
@@ -160,14 +160,14 @@ def test_without_a_triplet_loss_and_gradient_are_zero(mining, soft, groups):
     assert (gradient == 0).all()
 
 
-def test_hardest_positives_by_dot_product_are_not_zero():
+def test_peers_10_hardest_positives_by_dot_product_are_not_zero():
     # A product with a 0/1 mask would take the masked 0 for the largest of two negative distances.
     embeddings = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]])
     value = TripletLoss(margin=5.0, distance="dot")(embeddings, torch.tensor([0, 0, 1]))
     assert value.item() == 3.0  # both anchors: -2 - 0 + 5
 
 
-def test_semi_hard_uses_the_anchors_own_distances():
+def test_peers_10_semi_hard_uses_the_anchors_own_distances():
     # Anchor 0: positive at 1, negatives at 0.5 and 1.2: the latter is semi-hard, whatever other anchors see.
     embeddings = torch.tensor([[0.0], [1.0], [0.5], [-1.2]])
     memory, memory_groups = embeddings[1:], torch.tensor([0, 1, 2])

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from simtrain.models.progress import track
+from simtrain.models.progress import Progress, track
 
 
 class Terminal(io.StringIO):
@@ -38,3 +38,63 @@ def test_bar_shows_up_where_somebody_waits(
 ) -> None:
     text = shown(monkeypatch, Terminal() if terminal else io.StringIO(), pause, show)
     assert ("Encoding" in text) == expected
+
+
+class Clock:
+    """Seconds that pass when told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr("simtrain.models.progress.time.perf_counter", lambda: self.now)
+
+
+def test_a_bar_is_not_drawn_on_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, drawn = Clock(monkeypatch), []
+    monkeypatch.setattr("sys.stderr", Terminal())
+    monkeypatch.setattr(Progress, "_open", lambda self: _Bar(drawn))
+    with Progress("encoding", total=1000, show=True) as progress:
+        for _ in range(1000):
+            clock.now += 0.001
+            progress.advance(1)
+    assert 8 <= len(drawn) <= 12  # a second's worth, and the end
+    assert drawn[-1] == {"completed": 1000, "speed": pytest.approx(1000)}
+
+
+class _Bar:
+    task_ids = (0,)
+
+    def __init__(self, drawn: list[dict[str, float]]) -> None:
+        self.drawn = drawn
+
+    def update(self, task: int, **what: float) -> None:
+        self.drawn.append(what)
+
+    def stop(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("show", [True, None])
+def test_a_few_lines_where_there_is_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, show: bool | None
+) -> None:
+    clock, stream = Clock(monkeypatch), io.StringIO()
+    monkeypatch.setattr("sys.stderr", stream)
+    caplog.set_level("INFO", logger="simtrain")
+    with Progress("encoding", total=3600, show=show) as progress:
+        for _ in range(3600):
+            clock.now += 1.0
+            progress.advance(1)
+    lines = stream.getvalue().splitlines() if show else caplog.messages
+    assert (stream.getvalue() == "") == (show is None)
+    assert 9 <= len(lines) <= 12
+    assert "encoding: 1,800 of 3,600, 1 items/s, 0:30:00 left" in lines
+
+
+def test_short_work_logs_nothing(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock(monkeypatch)
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    caplog.set_level("INFO", logger="simtrain")
+    for step in track(range(9), 9, "Encoding"):
+        clock.now += 1.0
+        assert step < 9
+    assert caplog.messages == []

@@ -21,6 +21,8 @@ ENCODED: list[int] = []
 class BagEncoder(Encoder):
     """Counts the letters of a text, then batch norm, dropout and a linear layer."""
 
+    cache_ignores = frozenset({"ENCODED"})
+
     def __init__(self, size: int = 8, trainable: bool = False) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(7)

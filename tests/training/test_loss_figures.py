@@ -4,7 +4,7 @@ import lightning
 import pytest
 import torch
 
-from simtrain import load_cfg
+from simtrain import XbmConfig, load_cfg
 from simtrain.data import GroupSimilarityDataLoader, PairsSimilarityDataLoader
 from simtrain.losses import (
     CombinedLoss,
@@ -55,6 +55,15 @@ def test_a_batch_with_nothing_to_learn_from_is_seen_in_the_log(tmp_path):
     trainer = train(model, GroupSimilarityDataLoader(samples, batch_size=12), tmp_path)
     assert trainer.logged_metrics["train_loss"] == 0
     assert trainer.logged_metrics["train_n_active"] == 0
+
+
+def test_the_memory_s_share_and_the_refused_rows_are_logged_by_stage(tmp_path):
+    model = group_model(loss=SupConLoss(), xbm=XbmConfig(buffer_size=16, start_iteration=1, weight=2.0))
+    trainer = train(model, GroupSimilarityDataLoader(group_samples(), batch_size=8), tmp_path)
+    logged = {name: float(value) for name, value in trainer.logged_metrics.items()}
+    assert 0 < logged["train_xbm_loss"] < logged["train_loss"]
+    assert logged["train_xbm_refused"] == 0
+    assert logged["train_xbm_n_active"] == logged["train_n_active"] == 8
 
 
 def test_a_learnt_temperature_reaches_the_optimizer_and_the_log(tmp_path):

@@ -4,12 +4,21 @@ import lightning
 import pytest
 import torch
 
+import simtrain.losses
 from simtrain import Runner, TrainableModel, XbmConfig, load_cfg, registry
 from simtrain.data import GroupSimilarityDataLoader, SimilarityGroupDataset, SimilarityGroupSample
 from simtrain.encoders import PrecomputedEncoder
 from simtrain.errors import ConfigError, DataError
 from simtrain.heads import SkipConnectionHead
-from simtrain.losses import ArcFaceLoss, CenterLoss, PytorchMetricLearningWrapper, SupConLoss
+from simtrain.losses import (
+    ArcFaceLoss,
+    CenterLoss,
+    ClassWeightLoss,
+    CombinedLoss,
+    PytorchMetricLearningWrapper,
+    SupConLoss,
+    TripletLoss,
+)
 from simtrain.training.build import build_model
 from simtrain.training.checkpoint_weights import load_weights
 from simtrain.training.loss_parameters import train_loss_parameters
@@ -22,6 +31,7 @@ pytestmark = [
 ]
 
 SIZE, N_GROUPS = 4, 3
+ROWS = torch.randn(12, SIZE, generator=torch.Generator().manual_seed(0)).tolist()
 LOSSES = {
     "arcface": lambda: ArcFaceLoss(SIZE, N_GROUPS),
     "center": lambda: CenterLoss(SIZE, N_GROUPS),
@@ -95,6 +105,51 @@ def test_class_weights_are_trained_whatever_the_optimizer_was_given(loss, kind):
     assert is_trained(model, before) == [True]
     known = [id(p) for group in trainer.optimizers[0].param_groups for p in group["params"]]
     assert len(known) == len(set(known)) == sum(1 for _ in model.parameters())
+
+
+PML_WORDS = {
+    **{
+        f"pml.{name}": {"num_classes": N_GROUPS, "embedding_size": SIZE}
+        for name in (
+            "ArcFaceLoss",
+            "CosFaceLoss",
+            "LargeMarginSoftmaxLoss",
+            "NormalizedSoftmaxLoss",
+            "ProxyAnchorLoss",
+            "ProxyNCALoss",
+            "SoftTripleLoss",
+            "SphereFaceLoss",
+            "SubCenterArcFaceLoss",
+        )
+    },
+    "pml.P2SGradLoss": {"num_classes": N_GROUPS, "descriptors_dim": SIZE},
+    "pml.ManifoldLoss": {"l": SIZE, "K": 3},
+    "pml.MarginLoss": {"num_classes": N_GROUPS, "learn_beta": True},
+}
+
+
+BY_CLASSES = [kind for kind in vars(simtrain.losses).values() if isinstance(kind, type)]
+BY_CLASSES = [kind.__name__ for kind in BY_CLASSES if issubclass(kind, ClassWeightLoss) and kind is not ClassWeightLoss]
+
+
+@pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning")  # the package's own
+@pytest.mark.parametrize("name", [*BY_CLASSES, *PML_WORDS, "SupConLoss"])
+def test_no_loss_is_left_untrained_by_an_optimizer_of_the_model_alone(name):
+    words = {"embedding_size": SIZE, "num_groups": N_GROUPS} if name in BY_CLASSES else PML_WORDS.get(name)
+    loss = registry.losses.build({"type": name, **(words or {"temperature": {"initial": 0.1}})})
+    parts = (loss, CombinedLoss({"near": TripletLoss(), "own": loss}))
+    for given in parts:
+        model = make(given, OfItsOwn)
+        optimizer = model.configure_optimizers()
+        added = train_loss_parameters(model.loss, [optimizer], has_schedule=False)
+        assert added == [name for name, _ in model.loss.named_parameters()] != []
+        before = {name: value.detach().clone() for name, value in model.loss.named_parameters()}
+        results = model.train_step([SimilarityGroupSample(row, i % N_GROUPS) for i, row in enumerate(ROWS)])
+        optimizer.zero_grad()
+        results["loss"].backward()
+        optimizer.step()
+        assert all(not torch.equal(value, before[name]) for name, value in model.loss.named_parameters())
+        assert {f"_loss.{name}" for name in before} <= set(model.state_dict())
 
 
 def test_the_runner_trains_them_too(caplog):

@@ -4,11 +4,21 @@ import io
 import pytest
 import torch
 
-from simtrain import CacheConfig, CacheType, XbmConfig
+from simtrain import CacheConfig, CacheType, XbmConfig, registry
 from simtrain.data import GroupSimilarityDataLoader, PairsSimilarityDataLoader, SimilarityTripletSample
 from simtrain.data.batches import PAIRS, TRIPLETS
 from simtrain.errors import ConfigError
-from simtrain.losses import ArcFaceLoss, ContrastiveLoss, MultipleNegativesRankingLoss, SupConLoss, TripletLoss
+from simtrain.losses import (
+    ArcFaceLoss,
+    CombinedLoss,
+    ContrastiveLoss,
+    CoSENTLoss,
+    GroupLoss,
+    MatryoshkaLoss,
+    MultipleNegativesRankingLoss,
+    SupConLoss,
+    TripletLoss,
+)
 from simtrain.training.memory import BatchMemory
 from tests.training.models import BagEncoder, group_model, group_samples, pair_model, pair_samples
 
@@ -70,6 +80,42 @@ def test_a_loss_without_a_memory_form_is_refused():
     with pytest.raises(ConfigError, match="ArcFaceLoss has none; leave out xbm or choose another loss"):
         BatchMemory.build(XbmConfig(), loss, 5)
     assert BatchMemory.build(None, loss, 5) is None
+
+
+REFUSED = {
+    "learnt temperature": (
+        MultipleNegativesRankingLoss(distance="euclidean", temperature={"initial": 0.5}),
+        "a learnt temperature works with a cross-batch memory for distance='cosine' or 'dot', not 'euclidean'",
+    ),
+    "miner": (TripletLoss(miner={"type": "SemiHardMiner"}), "TripletLoss with a miner has no memory form"),
+    "part": (
+        CombinedLoss({"near": TripletLoss(), "classes": ArcFaceLoss(5, 2)}),
+        "CombinedLoss: classes: .*ArcFaceLoss has none",
+    ),
+    "kinds": (CombinedLoss({"a": TripletLoss(), "b": ContrastiveLoss()}), "{'a': 'groups', 'b': 'pairs'}"),
+    "prefixes": (MatryoshkaLoss(CoSENTLoss(), [2]), "MatryoshkaLoss: loss: .*CoSENTLoss has none"),
+    "pml": (registry.losses.build({"type": "pml.FastAPLoss"}), "pml.FastAPLoss has none"),
+    "pml reducer": (
+        registry.losses.build({"type": "pml.NTXentLoss", "reducer": {"type": "pml.PerAnchorReducer"}}),
+        r"pml.NTXentLoss \(with pml.PerAnchorReducer, .*\) fails against a cross-batch memory",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_peers_7_what_would_fail_in_the_first_step_with_the_memory_is_refused_at_construction(name):
+    loss, message = REFUSED[name]
+    with pytest.raises(ConfigError, match=message):
+        BatchMemory.build(XbmConfig(), loss, 5)
+    with pytest.raises(ConfigError, match=message):
+        group_model(loss=loss, xbm=XbmConfig())
+
+
+def test_a_frozen_temperature_is_a_number():
+    loss = MultipleNegativesRankingLoss(distance="euclidean", temperature={"initial": 0.5})
+    loss.requires_grad_(False)
+    memory = BatchMemory.build(XbmConfig(buffer_size=16, start_iteration=0), loss, 5)
+    assert memory(*pair_batch(0, [0, 1, 2])).isfinite()
 
 
 @pytest.mark.parametrize("start", [0, 1, 3])
@@ -255,9 +301,55 @@ def test_the_average_is_in_checkpoints_and_never_trained():
     assert values[0] == values[1]
 
 
-def test_how_many_rows_were_refused_is_logged():
-    results = trained(group_model(xbm=XbmConfig(buffer_size=8)))
-    assert results["xbm_refused"] == 0
+def test_the_share_of_the_memory_and_the_refused_rows_are_logged():
+    config = XbmConfig(buffer_size=8, start_iteration=1, weight=3.0)
+    loss = CombinedLoss({"near": TripletLoss(), "many": SupConLoss()})
+    model = group_model(loss=loss, xbm=config)
+    first = model.train_step(group_samples()[:8])
+    assert (first["xbm_loss"], first["xbm_n_active"], first["xbm_refused"]) == (0, 0, 0)
+    torch.testing.assert_close(first["loss"], first["loss_near"] + first["loss_many"])
+    results = model.train_step(group_samples()[8:16])
+    assert results["xbm_loss"] > 0
+    torch.testing.assert_close(results["loss"], results["loss_near"] + results["loss_many"] + results["xbm_loss"])
+    assert not results["xbm_loss"].requires_grad
+    # The parts of a sum against the memory, before their weights and the memory's; the batch's own stay beside them.
+    torch.testing.assert_close(results["xbm_loss"], 3 * (results["xbm_loss_near"] + results["xbm_loss_many"]))
+    assert results["xbm_n_active"] == results["xbm_near_n_active"] + results["xbm_many_n_active"]
+    assert results["n_active"] == results["near_n_active"] + results["many_n_active"]
+
+
+def test_what_a_loss_leaves_of_the_batch_is_not_taken_for_the_memory_s():
+    class Own(GroupLoss):
+        def forward(self, embeddings, groups):
+            self.note(n_active=7)
+            return embeddings.sum()
+
+        def memory_loss(self, embeddings, groups, memory_embeddings, memory_groups, own=None):
+            assert own is not None
+            return (embeddings @ memory_embeddings.T)[~own].mean()
+
+    loss = Own()
+    memory = BatchMemory.build(XbmConfig(buffer_size=8, start_iteration=0), loss, 5)
+    embeddings, targets = batch(0, [0, 1, 2, 3])
+    loss(embeddings.float(), targets["groups"])
+    value = memory(embeddings.float(), targets)
+    assert memory.figures() == {"xbm_loss": value, "xbm_refused": 0}
+    own = torch.eye(4, dtype=torch.bool)
+    torch.testing.assert_close(value, (embeddings.float() @ embeddings.float().T)[~own].mean())
+
+
+def test_nested_losses_over_pairs_remember_what_their_parts_want():
+    loss = CombinedLoss({"rank": MatryoshkaLoss(MultipleNegativesRankingLoss(4), [5, 2]), "push": ContrastiveLoss(0.9)})
+    memory = BatchMemory.build(XbmConfig(buffer_size=40, start_iteration=0, dtype=torch.float64), loss, 5)
+    alone = BatchMemory.build(
+        XbmConfig(buffer_size=40, start_iteration=0, dtype=torch.float64), MultipleNegativesRankingLoss(4), 5
+    )
+    batches = [pair_batch(0, [0, 1, 2], [1, 2, 3]), pair_batch(1, [2, 3, 4], [3, 1, 5])]
+    for one in batches:
+        memory(*one)
+        value = alone(*one)
+    assert memory.buffer.get()[2].tolist() == [0, 1, 2, 100, 101, 102, 2, 3, 4, 102, 103, 104]
+    torch.testing.assert_close(memory.figures()["xbm_rank_loss_5"], value.detach())
 
 
 @pytest.mark.parametrize("prepared", [False, True])

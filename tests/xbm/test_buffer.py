@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simtrain.errors import ConfigError, DataError
+from simtrain.errors import CheckpointError, ConfigError, DataError
 from simtrain.losses import CandidateLoss, SupConLoss
 from simtrain.xbm import XbmBuffer
 
@@ -266,3 +266,15 @@ def test_lengths_are_kept_beside_the_rows_and_completed_in_old_checkpoints():
     restored = XbmBuffer(5, 2, dtype=torch.float16)
     restored.load_state_dict(state)
     torch.testing.assert_close(restored.norms, memory.norms)
+
+
+@pytest.mark.parametrize(("size", "dim"), [(5, 2), (8, 3)])
+def test_the_state_of_another_size_is_refused_with_both_sizes(size, dim):
+    memory, state = XbmBuffer(size, dim), XbmBuffer(8, 2).state_dict()
+    message = rf"has buffer_size=8 and embeddings of 2 dimensions, this one has buffer_size={size} and {dim} dimensions"
+    for strict in (True, False):
+        with pytest.raises(CheckpointError, match=message):
+            memory.load_state_dict(state, strict=strict)
+    with pytest.raises(CheckpointError, match=message):
+        torch.nn.ModuleDict({"memory": memory}).load_state_dict({f"memory.{name}": x for name, x in state.items()})
+    assert len(memory) == 0

@@ -1,0 +1,90 @@
+"""Epochs of a similarity model that end with the figures of its evaluators."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities.seed import isolate_rng
+
+from simtrain.errors import ContractError
+from simtrain.models.eval_mode import eval_mode
+from simtrain.training.attached_metric import AttachedMetric
+from simtrain.training.epoch_evaluation import EpochEvaluation, in_order
+from simtrain.training.similarity_steps import SimilaritySteps
+from simtrain.training.stages import TrainStage
+
+VALIDATION, TEST, TRAIN = TrainStage.VALIDATION, TrainStage.TEST, TrainStage.TRAIN
+
+
+class EvaluatedEpochs(SimilaritySteps):
+    """Feeds the evaluators of :class:`~simtrain.TrainableModel`, and logs their figures."""
+
+    _evaluation: EpochEvaluation
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
+        """As in the base class; the results go to the evaluators too."""
+        self._loader_number = dataloader_idx
+        results = super().validation_step(batch, batch_idx, dataloader_idx)
+        self._evaluation.process(VALIDATION, results, batch, dataloader_idx)
+        return results
+
+    def on_test_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Note which loader the batch is from."""
+        self._loader_number = dataloader_idx
+
+    def on_test_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """As in the base class; the results go to the evaluators too."""
+        super().on_test_batch_end(outputs, batch, batch_idx, dataloader_idx)
+        self._evaluation.process(TEST, outputs, batch, dataloader_idx)
+
+    def on_validation_start(self) -> None:
+        """Begin an epoch of the validation metrics and evaluators."""
+        self._start_stage(VALIDATION, self.trainer.val_dataloaders)
+
+    def on_test_start(self) -> None:
+        """Begin an epoch of the test metrics and evaluators."""
+        self._start_stage(TEST, self.trainer.test_dataloaders)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the figures of the validation sets, before callbacks look for what they monitor."""
+        self._log_evaluated(VALIDATION, self.trainer.val_dataloaders, self.trainer.limit_val_batches)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the figures of the test sets."""
+        self._log_evaluated(TEST, self.trainer.test_dataloaders, self.trainer.limit_test_batches)
+
+    def on_train_epoch_end(self) -> None:
+        """Embed the training set, where an evaluator asks for it, and log its figures."""
+        super().on_train_epoch_end()
+        if not self._evaluation.at(TRAIN):
+            return
+        loader: Any = self.trainer.train_dataloader
+        self._evaluation.start(TRAIN, loader)
+        forward = self.trainer.precision_plugin.forward_context
+        with isolate_rng(), eval_mode(self), torch.no_grad(), forward():
+            for batch in in_order(loader):
+                embeddings, targets = self._embed_batch(batch)
+                self._evaluation.process(TRAIN, {"embeddings": embeddings, "targets": targets}, batch)
+        self._log_evaluated(TRAIN, loader, 1.0)
+
+    def _start_stage(self, stage: TrainStage, loaders: Any) -> None:
+        self._evaluation.start(stage, loaders)
+        n_loaders = len(loaders) if isinstance(loaders, (list, tuple)) else 1
+        added = [one.prepare(stage, n_loaders) for one in self._metrics if isinstance(one, AttachedMetric)]
+        if any(added):
+            self._metric_attributes = None  # Lightning's own list of the metrics, made once
+        self._repeats.clear()
+        self._loader_number = 0
+
+    def _log_evaluated(self, stage: TrainStage, loaders: Any, limit: float | int | None) -> None:
+        batchwise = {one.log_name(stage) for one in self._metrics if isinstance(one, AttachedMetric)}
+        is_whole = limit in (None, 1.0) and not self.trainer.sanity_checking
+        for name, value, options in self._evaluation.figures(stage, loaders, is_whole):
+            if name in batchwise:
+                raise ContractError(
+                    f"an evaluator and a metric of {type(self).__name__} are both logged as {name!r}; give one another "
+                    f"name: TrainableModel(evaluators={{'name': ...}})"
+                )
+            # Named by loader already.
+            self.log(name, value, batch_size=1, add_dataloader_idx=False, **options)
