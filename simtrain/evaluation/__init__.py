@@ -17,10 +17,12 @@ from simtrain.evaluation.judged_search import JudgedSearch, search_run
 from simtrain.evaluation.mined_negatives import MinedNegatives
 from simtrain.evaluation.mteb_encoder import as_mteb
 from simtrain.evaluation.pair_correlation import PairCorrelation
+from simtrain.evaluation.post_processing import PostProcessing
 from simtrain.evaluation.query_lists import Qrels, Run
 from simtrain.evaluation.query_scores import QueryScores
 from simtrain.evaluation.retrieval import RetrievalResult, RetrievalTask, evaluate, retrieval_task
 from simtrain.evaluation.run_measures import run_metrics
+from simtrain.evaluation.saved_embeddings import evaluate_embeddings
 from simtrain.evaluation.set_retrieval import SetRetrieval
 from simtrain.evaluation.significance import PairedTest, bootstrap_interval, paired_test
 from simtrain.evaluation.trec import read_qrels, read_run, write_qrels, write_run
@@ -35,6 +37,7 @@ __all__ = [
     "Numbered",
     "PairCorrelation",
     "PairedTest",
+    "PostProcessing",
     "Qrels",
     "QueryScores",
     "RetrievalResult",
@@ -45,6 +48,7 @@ __all__ = [
     "bootstrap_interval",
     "compare_scores",
     "evaluate",
+    "evaluate_embeddings",
     "mine_hard_negatives",
     "paired_test",
     "read_beir",
