@@ -1,8 +1,10 @@
 """How good a model is at retrieval, how sure that is, and whether another one is better."""
 
 from simtrain.evaluation.base_metric import BaseMetric, Numbered
-from simtrain.evaluation.beir import read_beir, write_beir
+from simtrain.evaluation.beir import read_beir, read_beir_qrels, write_beir
 from simtrain.evaluation.comparison import Comparison, compare_scores
+from simtrain.evaluation.error_analysis import confused_classes, likely_wrong_labels, near_duplicates, worst_queries
+from simtrain.evaluation.error_report import error_report
 from simtrain.evaluation.evaluator import Evaluator
 from simtrain.evaluation.hard_negatives import mine_hard_negatives
 from simtrain.evaluation.image_sets import (
@@ -18,14 +20,18 @@ from simtrain.evaluation.mined_negatives import MinedNegatives
 from simtrain.evaluation.mteb_encoder import as_mteb
 from simtrain.evaluation.pair_correlation import PairCorrelation
 from simtrain.evaluation.post_processing import PostProcessing
+from simtrain.evaluation.query_expansion import augment_gallery, expand_queries
 from simtrain.evaluation.query_lists import Qrels, Run
 from simtrain.evaluation.query_scores import QueryScores
+from simtrain.evaluation.reciprocal_reranking import ReciprocalReranking
 from simtrain.evaluation.retrieval import RetrievalResult, RetrievalTask, evaluate, retrieval_task
 from simtrain.evaluation.run_measures import run_metrics
-from simtrain.evaluation.saved_embeddings import evaluate_embeddings
+from simtrain.evaluation.saved_embeddings import evaluate_embeddings, read_embeddings
 from simtrain.evaluation.set_retrieval import SetRetrieval
 from simtrain.evaluation.significance import PairedTest, bootstrap_interval, paired_test
+from simtrain.evaluation.subsets import SubsetResult, evaluate_subsets
 from simtrain.evaluation.trec import read_qrels, read_run, write_qrels, write_run
+from simtrain.evaluation.whitening import Whitening, fit_whitening
 
 __all__ = [
     "BaseMetric",
@@ -40,20 +46,33 @@ __all__ = [
     "PostProcessing",
     "Qrels",
     "QueryScores",
+    "ReciprocalReranking",
     "RetrievalResult",
     "RetrievalTask",
     "Run",
     "SetRetrieval",
+    "SubsetResult",
+    "Whitening",
     "as_mteb",
+    "augment_gallery",
     "bootstrap_interval",
     "compare_scores",
+    "confused_classes",
+    "error_report",
     "evaluate",
     "evaluate_embeddings",
+    "evaluate_subsets",
+    "expand_queries",
+    "fit_whitening",
+    "likely_wrong_labels",
     "mine_hard_negatives",
+    "near_duplicates",
     "paired_test",
     "read_beir",
+    "read_beir_qrels",
     "read_cars196",
     "read_cub200",
+    "read_embeddings",
     "read_in_shop",
     "read_inaturalist",
     "read_online_products",
@@ -62,6 +81,7 @@ __all__ = [
     "retrieval_task",
     "run_metrics",
     "search_run",
+    "worst_queries",
     "write_beir",
     "write_qrels",
     "write_run",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import weakref
 from collections.abc import Iterator
 from typing import IO
 
@@ -67,6 +68,7 @@ class EmbeddingStore:
         if self._file is None and self._size * self._dim * 4 > self.memory_budget:
             # No name: the operating system removes it with the process, however that ends.
             self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the store
+            weakref.finalize(self, self._file.close)
         if self._file is not None:
             self._write()
 

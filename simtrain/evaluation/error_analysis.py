@@ -108,7 +108,7 @@ def confused_classes(
     """
     names = query_labels if gallery_embeddings is None else gallery_labels
     assert names is not None
-    own, other = label_numbers(query_labels, names)
+    own, other = (numbers.cpu() for numbers in label_numbers(query_labels, names))
     queries = as_vectors(query_embeddings, "queries")
     gallery, left_out = _searched(query_embeddings, gallery_embeddings, exclude, torch.arange(len(queries)))
     items = top_k(queries, gallery, k=k, exclude=left_out)[1].cpu()
@@ -141,7 +141,7 @@ def likely_wrong_labels(embeddings: Embeddings, labels: Labels, n: int = 10, *, 
         >>> likely_wrong_labels(points, ["a", "a", "b", "b", "b", "b"], k=2)[0].suggested
         'a'
     """
-    own, _ = label_numbers(labels, labels)
+    own = label_numbers(labels, labels)[0].cpu()
     vectors = as_vectors(embeddings, "embeddings")
     cosines, items = top_k(vectors, vectors, k=k, exclude=torch.arange(len(vectors), device=vectors.device))
     cosines, items = cosines.cpu().double(), items.cpu()
@@ -223,7 +223,7 @@ def _of_rows(exclude: Exclude | None, rows: Tensor) -> Any:
     if callable(exclude):
         function: Callable[[Tensor, Tensor], Any] = exclude
         return lambda some, columns: function(rows.to(some.device)[some], columns)
-    return exclude[rows.numpy()] if not isinstance(exclude, Tensor) else exclude[rows.to(exclude.device)]
+    return exclude[rows.cpu().numpy()] if not isinstance(exclude, Tensor) else exclude[rows.to(exclude.device)]
 
 
 def _names(first: Tensor, names: Labels, second: Tensor, more: Labels) -> dict[int, Hashable]:

@@ -56,8 +56,9 @@ class ReciprocalReranking:
             raise ConfigError(f"k1 and k2 should be at least 1, got k1={k1}, k2={k2}")
         if not 0 <= lambda_value <= 1:
             raise ConfigError(f"lambda_value should be from 0 to 1, got {lambda_value}")
-        left = unit_rows(as_vectors(queries, "queries"))
-        parts = [left] if gallery is None else [left, unit_rows(as_vectors(gallery, "gallery"))]
+        # Sets of neighbours are made item by item: that is work for the CPU.
+        left = unit_rows(as_vectors(queries, "queries").cpu())
+        parts = [left] if gallery is None else [left, unit_rows(as_vectors(gallery, "gallery").cpu())]
         self._all = torch.cat(parts)
         self._first = 0 if gallery is None else len(left)
         self._k1, self._k2, self._lambda = k1, k2, lambda_value

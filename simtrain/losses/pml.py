@@ -211,7 +211,7 @@ def widened(embeddings: Tensor) -> Tensor:
     wide = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)).view_as(embeddings)
     if wide.requires_grad:
         is_zero = ~wide.detach().any(dim=1)
-        wide.register_hook(lambda gradient: _derivative(gradient, is_zero))  # type: ignore[no-untyped-call]  # type: ignore[no-untyped-call]
+        wide.register_hook(lambda gradient: _derivative(gradient, is_zero))  # type: ignore[no-untyped-call]
     return wide
 
 
