@@ -28,7 +28,7 @@ JUDGED = st.dictionaries(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=60)
 @given(run=LISTS, qrels=JUDGED, level=st.integers(1, 2), columns=st.booleans())
 def test_figures_equal_pytrec_eval(run, qrels, level, columns):
     theirs = pytrec_eval.RelevanceEvaluator(qrels, METRICS, relevance_level=level).evaluate(run)

@@ -166,6 +166,7 @@ class Shapes(torch.utils._python_dispatch.TorchDispatchMode):
         return result
 
 
+@pytest.mark.slow
 def test_nested_losses_never_copy_the_memory_nor_compare_in_one_piece():
     x, groups, items = draw(0, 70, 8).requires_grad_(), torch.arange(70) % 3, torch.arange(70)
     n = BLOCK // 64 + 1  # more than 64 anchors do not fit into a block

@@ -225,6 +225,7 @@ NO_NUMBER = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_degenerate_batches_have_finite_gradients(name):
     torch.manual_seed(0)
