@@ -33,5 +33,5 @@ def test_a_module_without_layers_is_an_error() -> None:
 @pytest.mark.parametrize("trainable", ["last:1", "false", 1])
 def test_encoders_without_layers_are_trained_as_a_whole_or_not(trainable: Any, without_type_checks: Any) -> None:
     for build in (partial(NgramEncoder, 4, 50), partial(ModuleEncoder, nn.Linear(2, 2), 2)):
-        with pytest.raises(ConfigError, match=f"trainable must be False( or True here|, True or 'from:NAME'), .* got {trainable!r}"):
+        with pytest.raises(ConfigError, match=f"trainable must be False.* got {trainable!r}"):
             build(trainable=trainable)
