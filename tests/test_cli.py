@@ -10,7 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 from simtrain.cli import app
+from simtrain.encoders import NgramEncoder
 from simtrain.errors import SimtrainError
+from simtrain.heads import EmptyHead
+from simtrain.models import SimilarityModel
 
 COMMAND = Path(sys.executable).with_name("simtrain")
 PAIRS = [
@@ -151,3 +154,38 @@ def test_version_and_help():
     for command in ("train", "evaluate", "encode", "index", "search"):
         assert command in run("--help").output
         assert run(command, "--help").exit_code == 0
+
+
+def test_errors_leaks_and_post_processing_are_options_of_evaluate(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [{"query": query, "document": document} for query, document in PAIRS]
+    Path("pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    SimilarityModel(NgramEncoder(64), EmptyHead(64)).save("model")
+
+    words = ("--errors", 2, "--leaks", "pairs.jsonl", "--expand-queries", 1, "--pca", 4, "--output", "figures.json")
+    evaluated = run("evaluate", "model", "pairs.jsonl", *words).output
+    assert "worst queries: 2" in evaluated
+    assert "near duplicates: 2" in evaluated
+    found = json.loads(Path("figures.json").read_text())["errors"]
+    assert {entry["item"] for entry in found["worst_queries"]} <= {query for query, _ in PAIRS}
+    assert found["near_duplicates"][0]["text"] == found["near_duplicates"][0]["other_text"]
+    with pytest.raises(SimtrainError, match="say how much of it to show with --errors N"):
+        run("evaluate", "model", "pairs.jsonl", "--leaks", "pairs.jsonl")
+
+    for column in ("query", "document"):
+        run("encode", "model", "pairs.jsonl", f"{column}.npy", "--text-column", column)
+    saved = run("evaluate-embeddings", "pairs.jsonl", "query.npy", "document.npy", "-k", 3, "--output", "saved.json")
+    assert "8 queries over 8 items" in saved.output
+    run("evaluate", "model", "pairs.jsonl", "-k", 3, "--output", "figures.json")
+    by_model, by_file = (json.loads(Path(name).read_text())["metrics"] for name in ("figures.json", "saved.json"))
+    assert by_file == pytest.approx(by_model)
+
+
+def test_a_query_gallery_file_is_evaluated(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = [f"{text},{row % 2},{int(row < 2)},1\n" for row, text in enumerate(("cat a", "dog a", "cat b", "dog b"))]
+    Path("test.csv").write_text("item,group,is_query,is_gallery\n" + "".join(lines))
+    SimilarityModel(NgramEncoder(64), EmptyHead(64)).save("model")
+    assert "2 queries over 4 items" in run("evaluate", "model", "test.csv", "--kind", "query_gallery").output
+    with pytest.raises(SimtrainError, match="unknown --kind 'query_galery'; did you mean 'query_gallery'"):
+        run("evaluate", "model", "test.csv", "--kind", "query_galery")

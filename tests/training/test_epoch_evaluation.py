@@ -300,3 +300,18 @@ def test_other_torchmetrics_are_counted_once():
     model = group_model(metrics=AttachedMetric("rows", Rows(), on_epoch=True))
     validated = trainer().validate(model, GroupSimilarityDataLoader(group_samples(), batch_size=7), verbose=False)[0]
     assert validated["rows_validation"] == 24
+
+
+def test_the_sanity_check_of_a_stock_trainer_leaves_no_figure():
+    loader = PairsSimilarityDataLoader(pair_samples(12), batch_size=4)
+    model, seen = pair_model(evaluators=SetRetrieval(k=1)), []
+
+    class Look(lightning.Callback):
+        def on_train_start(self, trainer, pl_module):
+            seen.append(dict(trainer.callback_metrics))
+
+    fitted = trainer(num_sanity_val_steps=1, callbacks=[Look()])
+    fitted.fit(model, loader, loader)
+    assert seen == [{}]
+    expected = evaluate(model.model.eval(), pair_samples(12)).metrics["mrr"]
+    assert float(fitted.callback_metrics["mrr_validation"]) == pytest.approx(expected)
