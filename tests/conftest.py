@@ -9,7 +9,11 @@ import pytest
 import torch
 from hypothesis import settings
 
-from tests.contract.table import pytest_runtest_makereport, pytest_terminal_summary  # noqa: F401 - hooks
+from tests.contract.table import (  # noqa: F401 - hooks
+    pytest_runtest_logreport,
+    pytest_runtest_makereport,
+    pytest_terminal_summary,
+)
 
 # Set before any test imports a tokenizer or asks for a model.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -15,9 +15,16 @@ OUTCOMES: dict[str, list[str]] = defaultdict(list)
 def pytest_runtest_makereport(item, call):
     report = (yield).get_result()
     if report.when == "call" or report.outcome != "passed":
-        for mark in item.iter_markers("contract"):
-            for number in mark.args:
-                OUTCOMES[number].append(report.outcome)
+        numbers = [number for mark in item.iter_markers("contract") for number in mark.args]
+        # Travels with the report from the process that ran the test to the one that prints the table.
+        report.user_properties.append(("contract", numbers))
+
+
+def pytest_runtest_logreport(report):
+    # A worker sees its reports too, but only the controller prints.
+    numbers = next((value for name, value in report.user_properties if name == "contract"), [])
+    for number in numbers:
+        OUTCOMES[number].append(report.outcome)
 
 
 def pytest_terminal_summary(terminalreporter):
