@@ -227,7 +227,8 @@ class CachedModel:
             if loader.collate_fn.identities != self._open_caches.identities:
                 raise CacheError(
                     "a loader was prepared with setup_dataloader(), and an encoder has changed since: its rows belong "
-                    "to other embeddings; call setup_dataloader() again after the last change"
+                    "to other embeddings; call setup_dataloader() again after the last change. If all that changed is "
+                    "an attribute that does not matter, such as a counter, name it in the encoder's cache_ignores"
                 )
         elif self._caches and not isinstance(loader.collate_fn, EncoderCollate):
             samples = read_samples(loader.dataset)

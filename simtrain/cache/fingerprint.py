@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from simtrain.cache.identity import Identity
+from simtrain.cache.module_parts import ignored_names
 
 
 def encoder_fingerprint(encoder: nn.Module) -> str:
@@ -36,7 +37,7 @@ def encoder_fingerprint(encoder: nn.Module) -> str:
         >>> encoder_fingerprint(Encoder()) == encoder_fingerprint(Encoder())
         True
     """
-    identity = Identity(encoder, ignored=getattr(encoder, "cache_ignores", ()))
+    identity = Identity(encoder, ignored=ignored_names(encoder))
     collate_fn = encoder.get_collate_fn()  # type: ignore[operator]
     return identity.whole("encoder", identity.of_module(encoder), identity.of(collate_fn))
 
@@ -60,5 +61,5 @@ def callable_fingerprint(function: Callable[..., Any]) -> str:
         >>> callable_fingerprint(lambda x: x + 1) == callable_fingerprint(lambda x: x + 2)
         False
     """
-    identity = Identity(ignored=getattr(function, "cache_ignores", ()))
+    identity = Identity(ignored=ignored_names(function))
     return identity.whole("callable", identity.of(function))

@@ -20,6 +20,21 @@ _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 _SKIPPED = frozenset(vars(nn.Module())) | {"name_or_path", "dump_patches", "call_super_init", "cache_ignores"}
 
 
+def ignored_names(thing: Any) -> frozenset[str]:
+    """Names in the ``cache_ignores`` of an encoder or function and of its base classes: a subclass adds to them.
+
+    Example:
+        >>> from simtrain.encoders import VisionEncoder
+        >>> class Counting(VisionEncoder):
+        ...     cache_ignores = {"n_images"}
+        >>> sorted(ignored_names(Counting))
+        ['_placed', 'n_images']
+    """
+    classes = thing.__mro__ if isinstance(thing, type) else type(thing).__mro__
+    named = [getattr(thing, "cache_ignores", ()), *(vars(base).get("cache_ignores", ()) for base in classes)]
+    return frozenset().union(*named)
+
+
 def looks_of(part: nn.Module) -> str:
     """The settings that a module prints, without addresses in memory.
 

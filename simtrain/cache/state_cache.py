@@ -20,6 +20,7 @@ from simtrain.cache.embedding_cache import EmbeddingCache
 from simtrain.cache.filling import Items, Positions, explain_infinite
 from simtrain.cache.fingerprint import callable_fingerprint
 from simtrain.cache.identity import Identity
+from simtrain.cache.module_parts import ignored_names
 from simtrain.cache.ragged import Padded, Ragged, ragged
 from simtrain.cache.ragged_disk_store import RaggedDiskStore
 from simtrain.cache.ragged_store import RaggedMemoryStore, RaggedStore
@@ -98,7 +99,7 @@ def boundary_fingerprint(encoder: nn.Module) -> str:
     """
     frozen = cast("SplitEncoder | DenseSplitEncoder", encoder).frozen_modules()
     collate_fn = encoder.get_collate_fn()  # type: ignore[operator]
-    ignored = getattr(encoder, "cache_ignores", ())
+    ignored = ignored_names(encoder)
     layers, collating = Identity(ignored=ignored), Identity(encoder, ignored)
     parts = layers.whole("layers", layers.of_module(frozen)), collating.whole("collating", collating.of(collate_fn))
     return node("boundary", *(part.encode() for part in parts)).hex()

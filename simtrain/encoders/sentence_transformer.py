@@ -72,6 +72,9 @@ class SentenceTransformerEncoder(Encoder):
         torch.Size([2, 384])
     """
 
+    # Found when it is first asked for.
+    cache_ignores = frozenset({"_split"})
+
     def __init__(
         self,
         model: Any,

@@ -75,6 +75,9 @@ class TransformerEncoder(Encoder):
         torch.Size([2, 384])
     """
 
+    # Found when it is first asked for.
+    cache_ignores = frozenset({"_split"})
+
     def __init__(
         self,
         model: Any,

@@ -65,6 +65,9 @@ class VisionEncoder(Encoder):
         torch.Size([1, 8])
     """
 
+    # Copies of the mean and deviation on each device are made when they are first needed.
+    cache_ignores = frozenset({"_placed"})
+
     def __init__(
         self,
         backbone: nn.Module,

@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import default_collate
 
 from simtrain.cache import callable_fingerprint, encoder_fingerprint
-from simtrain.encoders import ModuleEncoder
+from simtrain.encoders import ModuleEncoder, VisionEncoder
 from simtrain.errors import CacheError
 
 # Read by this process and by others with other hash seeds.
@@ -465,3 +465,20 @@ def test_weights_of_zero_dimensions_and_sizes_are_taken():
 def test_weights_without_content_are_refused():
     with pytest.raises(CacheError, match=r"the weight 'module.weight' is on the meta device"):
         encoder_fingerprint(ModuleEncoder(nn.Linear(2, 2, device="meta"), 2))
+
+
+class CountingVision(VisionEncoder):
+    cache_ignores = frozenset({"n_images"})
+    n_images = 0
+
+    def forward(self, batch):
+        self.n_images += len(batch)
+        return super().forward(batch)
+
+
+def test_what_a_forward_keeps_for_itself_does_not_change_an_encoder_of_the_users():
+    encoder = CountingVision(nn.Conv2d(3, 4, 4, stride=4), image_size=8)
+    before = encoder_fingerprint(encoder)
+    encoder(torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
+    assert encoder.n_images == 2
+    assert encoder_fingerprint(encoder) == before

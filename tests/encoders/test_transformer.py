@@ -240,3 +240,14 @@ def test_collate_pickles_without_the_weights_and_names_what_is_no_text(tiny_bert
     with pytest.raises(DataError, match=r"^item 1 must be a text \(str\), got int 3"):
         collate(["a", 3])
     assert [encoder.item_length(item) for item in ("abc", 3)] == [3, 0]
+
+
+class OfTheUsers(TransformerEncoder):
+    """A subclass: all its attributes count for a cache, but for those in ``cache_ignores``."""
+
+
+def test_looking_for_the_frozen_layers_does_not_change_the_encoder(tiny_bert: Any, tokenizer: Any) -> None:
+    encoder = OfTheUsers(tiny_bert, trainable="last:1", tokenizer=tokenizer)
+    before = encoder_fingerprint(encoder)
+    encoder.check_split()
+    assert encoder_fingerprint(encoder) == before

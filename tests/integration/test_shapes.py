@@ -79,6 +79,7 @@ class Forwards(VisionEncoder):
     """Counts the images that go through the backbone."""
 
     n_images = 0
+    cache_ignores = frozenset({"n_images"})
 
     def forward(self, batch):
         self.n_images += len(batch)
