@@ -16,6 +16,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -99,9 +100,10 @@ def main() -> None:
     if args.quick:
         args.batch, args.rounds = [256], 3
     torch.set_num_threads(1)
-    results = [measure(m, b, d, args) for b in args.batch for d in args.dim for m in ("hard", "semi_hard", "all")]
-    for result in results:
-        print("  ".join(f"{name} {value}" for name, value in result.items()))
+    results = []
+    for batch, dim, mining in product(args.batch, args.dim, ("hard", "semi_hard", "all")):
+        results.append(measure(mining, batch, dim, args))
+        print("  ".join(f"{name} {value}" for name, value in results[-1].items()), flush=True)
     if args.json:
         args.json.write_text(json.dumps(results, indent=1))
 

@@ -43,8 +43,7 @@ class _WithinBatch(torch.autograd.Function):
         block = _blanked(similarities.detach(), ignored)
         parts = terms(block, take_positives(block, *positive))
         shares = [part.count.clamp(min=1).to(block.dtype).reciprocal() for part in parts]
-        slopes = [part.dense_slope(block).mul_(share) for part, share in zip(parts, shares, strict=True)]
-        ctx.save_for_backward(slopes[0] if len(slopes) == 1 else sum(slopes))
+        ctx.save_for_backward(_slope_of(parts, shares, block))
         value = torch.stack([part.total * share for part, share in zip(parts, shares, strict=True)]).sum()
         return value + spoilt
 
@@ -114,9 +113,19 @@ def _slope_times_vectors(parts: Sequence[Part], shares: list[Tensor], block: Ten
         slopes = torch.cat([part.slopes * share for part, share in zip(parts, shares, strict=True)])
         both = torch.cat([rows, columns]), torch.cat([columns, rows])
         return weighted_sums(*both, slopes.repeat(2), vectors, len(vectors))
-    dense = [part.dense_slope(block).mul_(share) for part, share in zip(parts, shares, strict=True)]
-    slope: Tensor = dense[0] if len(dense) == 1 else sum(dense)  # type: ignore[assignment]
+    slope = _slope_of(parts, shares, block)
     return (slope + slope.T) @ vectors
+
+
+def _slope_of(parts: Sequence[Part], shares: Sequence[Tensor], block: Tensor) -> Tensor:
+    """Derivative of the loss by each similarity; the block is used up."""
+    dense = [part.dense.mul_(share) for part, share in zip(parts, shares, strict=True) if part.dense is not None]
+    slope = dense[0] if dense else block.zero_()
+    for other in dense[1:]:
+        slope.add_(other)
+    for part, share in zip(parts, shares, strict=True):
+        part.add_listed(slope, share)
+    return slope
 
 
 def picked_pairs(

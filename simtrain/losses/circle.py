@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import relu, softplus
 
 from simtrain import registry
-from simtrain.losses.candidate_loss import CandidateLoss
 from simtrain.losses.distances import similarity_matrix
 from simtrain.losses.log_sums import masked_logsumexp, masked_mean
+from simtrain.losses.row_loss import RowLoss
+from simtrain.losses.row_terms import Part, Positives, slices
 from simtrain.losses.settings import check_positive
+from simtrain.losses.softmax_terms import listed_softmax, softmax_of
 
 
 def circle_terms(
@@ -48,8 +51,46 @@ def circle_terms(
     return softplus(masked_logsumexp(of_positives, positive) + masked_logsumexp(of_negatives, negative))
 
 
+def circle_rows(
+    negatives: Float[Tensor, "anchors candidates"],
+    positives: Positives,
+    *,
+    margin: float = 0.25,
+    scale_factor: float = 256.0,
+) -> Part:
+    """As :func:`circle_terms`, over a block of cosines; counted are the anchors that have both.
+
+    Args:
+        negatives: Cosines, shape ``(anchors, candidates)``; ``-inf`` where a candidate is no negative. Written to.
+        positives: The positives, in the order of the anchors.
+        margin: ``m`` of the paper.
+        scale_factor: ``gamma`` of the paper.
+
+    Example:
+        >>> one = Positives(torch.tensor([0]), torch.tensor([0]), torch.tensor([0.75]))
+        >>> circle_rows(torch.tensor([[-torch.inf, 0.25]]), one).total  # log 2
+        tensor(0.6931)
+    """
+    rows, columns, values = positives
+    pull = scale_factor * relu(1 + margin - values)
+    log_pull, shares = listed_softmax(rows, -pull * (values - (1 - margin)), len(negatives))
+    log_sums = torch.empty_like(log_pull)
+    for some in slices(negatives):
+        block = negatives[some]
+        is_none = block == -torch.inf
+        push = relu(block + margin).mul_(scale_factor)
+        logits = block.sub_(margin).mul_(push).masked_fill_(is_none, -torch.inf)
+        log_push, weights = softmax_of(logits)
+        log_sums[some] = log_push + log_pull[some]
+        negatives[some] = weights.mul_(push).mul_(log_sums[some].sigmoid().unsqueeze(1))
+    # Where one of both is missing, the log of its sum is minus infinity.
+    losses, complete = softplus(log_sums), log_sums != -torch.inf
+    slopes = -log_sums.sigmoid().index_select(0, rows) * shares * pull
+    return Part(losses.sum(), complete.sum(), rows, columns, slopes, negatives, losses.count_nonzero())
+
+
 @registry.losses.register_module()
-class CircleLoss(CandidateLoss):
+class CircleLoss(RowLoss):
     """Positives' similarities are raised and negatives' lowered, each by how far it is from its optimum.
 
     Computed for each anchor over its positives and negatives, on cosine similarities, and averaged over the anchors
@@ -96,3 +137,7 @@ class CircleLoss(CandidateLoss):
         terms = circle_terms(similarities, positive, negative, margin=self.margin, scale_factor=self.scale_factor)
         self.note(n_active=terms.detach().masked_fill(~complete, 0).count_nonzero())
         return masked_mean(terms, complete)
+
+    def row_terms(self, negatives: Float[Tensor, "anchors candidates"], positives: Positives) -> tuple[Part, ...]:
+        """Loss of some anchors against a memory; see :meth:`RowLoss.row_terms`."""
+        return (circle_rows(negatives, positives, margin=self.margin, scale_factor=self.scale_factor),)

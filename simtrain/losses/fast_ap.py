@@ -10,9 +10,10 @@ from torch import Tensor
 
 from simtrain import registry
 from simtrain.errors import ConfigError
-from simtrain.losses.candidate_loss import CandidateLoss
 from simtrain.losses.distances import similarity_matrix
 from simtrain.losses.log_sums import masked_mean
+from simtrain.losses.row_loss import RowLoss
+from simtrain.losses.row_terms import Part, Positives, slices
 
 
 def soft_histograms(
@@ -72,16 +73,77 @@ def fast_average_precision(
     """
     places = ((1 - similarities) * (num_bins / 2)).clamp(0, num_bins)
     of_positives, of_negatives = soft_histograms(places, positive, negative, num_bins=num_bins)
+    return _precision(of_positives, of_negatives, positive.sum(dim=1))
+
+
+def fast_ap_rows(negatives: Float[Tensor, "anchors candidates"], positives: Positives, *, num_bins: int = 10) -> Part:
+    """One minus :func:`fast_average_precision`, over a block of cosines; counted are the anchors with a positive.
+
+    Args:
+        negatives: Cosines, shape ``(anchors, candidates)``; ``-inf`` where a candidate is no negative. Written to.
+        positives: The positives, in the order of the anchors.
+        num_bins: Into how many bins the range 0 to 4 is divided.
+
+    Example:
+        >>> one = Positives(torch.tensor([0]), torch.tensor([0]), torch.tensor([-1.0]))
+        >>> fast_ap_rows(torch.tensor([[-torch.inf, 1.0]]), one).total
+        tensor(0.5000)
+    """
+    rows, columns, values = positives
+    n_rows = len(negatives)
+    n_positives = rows.bincount(minlength=n_rows)
+    index, share, _ = _bins(values, num_bins)
+    index = index.add_(rows, alpha=num_bins + 1)
+    of_positives = values.new_zeros(n_rows * (num_bins + 1)).index_add_(0, index, 1 - share)
+    of_positives = of_positives.index_add_(0, index + 1, share).view(n_rows, num_bins + 1)
+    of_negatives = torch.zeros_like(of_positives)
+    for some in slices(negatives):
+        index, share, _ = _bins(negatives[some], num_bins)
+        counted = (negatives[some] != -torch.inf).to(share.dtype)
+        share.mul_(counted)
+        of_negatives[some].scatter_add_(1, index.add_(1), share).scatter_add_(1, index.sub_(1), counted.sub_(share))
+    losses, by_positives, by_negatives = _losses_and_slopes(of_positives, of_negatives, n_positives)
+    for some in slices(negatives):
+        index, _, slope = _bins(negatives[some], num_bins)
+        negatives[some] = by_negatives[some].gather(1, index).mul_(slope)
+    index, _, slope = _bins(values, num_bins)
+    slopes = by_positives.reshape(-1).index_select(0, index.add_(rows, alpha=num_bins)).mul_(slope)
+    return Part(losses.sum(), (n_positives > 0).sum(), rows, columns, slopes, negatives, losses.count_nonzero())
+
+
+def _bins(similarities: Tensor, num_bins: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Bin below each similarity's place, its share in the bin above, and the derivative of its place."""
+    places = (1 - similarities).mul_(num_bins / 2)
+    slope = ((places >= 0) & (places <= num_bins)).to(places.dtype).mul_(-num_bins / 2)
+    places.clamp_(0, num_bins)
+    below = places.floor().nan_to_num_(0.0).clamp_(0, num_bins - 1)
+    return below.long(), places.sub_(below), slope
+
+
+def _losses_and_slopes(
+    of_positives: Tensor, of_negatives: Tensor, n_positives: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss of each row, and its derivatives by the place of a candidate within each bin."""
+    with torch.enable_grad():
+        histograms = of_positives.requires_grad_(), of_negatives.requires_grad_()
+        losses = (1 - _precision(*histograms, n_positives)).masked_fill(n_positives == 0, 0)
+        total = losses.sum()
+    # Moving on, a candidate leaves one bin for the next.
+    slopes = [slope.diff(dim=1) for slope in torch.autograd.grad(total, histograms)]
+    return losses.detach(), slopes[0], slopes[1]
+
+
+def _precision(of_positives: Tensor, of_negatives: Tensor, n_positives: Tensor) -> Tensor:
     positives_until = of_positives.cumsum(dim=1)
     all_until = positives_until + of_negatives.cumsum(dim=1)
     filled = all_until.detach() != 0  # true for a NaN
     # The inner `where` keeps 0 / 0 out of the backward pass.
     ratios = of_positives * positives_until / all_until.where(filled, torch.ones_like(all_until))
-    return ratios.sum(dim=1) / positive.sum(dim=1).clamp(min=1)
+    return ratios.sum(dim=1) / n_positives.clamp(min=1)
 
 
 @registry.losses.register_module()
-class FastAPLoss(CandidateLoss):
+class FastAPLoss(RowLoss):
     """One minus the average precision of ranking the candidates, over a soft histogram of distances.
 
     Distances are squared euclidean ones between unit vectors. Mean over the anchors that have a positive; ``n_active``
@@ -128,3 +190,7 @@ class FastAPLoss(CandidateLoss):
         terms = 1 - precision
         self.note(n_active=terms.detach().masked_fill(~has_positive, 0).count_nonzero())
         return masked_mean(terms, has_positive)
+
+    def row_terms(self, negatives: Float[Tensor, "anchors candidates"], positives: Positives) -> tuple[Part, ...]:
+        """Loss of some anchors against a memory; see :meth:`RowLoss.row_terms`."""
+        return (fast_ap_rows(negatives, positives, num_bins=self.num_bins),)

@@ -119,12 +119,12 @@ class MemorySearch:
             if len(rows) > 0:
                 block.view(-1).index_fill_(0, columns.add(rows, alpha=block.shape[1]), -torch.inf)
 
-    def gradient(self, anchors: Tensor, part: Part, block: Tensor) -> Tensor:
-        """Derivative of a part of the loss by the anchors of a block."""
+    def gradient(self, anchors: Tensor, part: Part, block: Tensor, *, is_free: bool = False) -> Tensor:
+        """Derivative of a part of the loss by the anchors of a block, which may be written to where it is free."""
         n_listed = len(part.rows)
         if part.dense is None and n_listed * LISTED_COST <= block.numel():
             return self._listed_gradient(anchors, part)
-        slope = part.dense_slope(block)
+        slope = part.dense_slope(block, is_free=is_free)
         if self.distance is Distance.COSINE:
             slope.mul_(self._inverse_lengths(slope.dtype))
         gradient = torch.zeros_like(anchors)
@@ -198,7 +198,9 @@ class _AgainstMemory(torch.autograd.Function):
             parts = terms(block, take_positives(block, *same_group.pairs(first, last)))
             blocks.append([(part.total, part.count) for part in parts])
             if ctx.needs_input_grad[0]:
-                gradients.append([search.gradient(some, part, block) for part in parts])
+                # Where a part's slopes are the block, it is no space for another's.
+                is_free = all(part.dense is None for part in parts)
+                gradients.append([search.gradient(some, part, block, is_free=is_free) for part in parts])
         totals, counts = zip(*(map(_added, zip(*part, strict=True)) for part in zip(*blocks, strict=True)), strict=True)
         shares = [count.clamp(min=1).to(anchors.dtype).reciprocal() for count in counts]
         if gradients:

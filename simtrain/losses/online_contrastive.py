@@ -5,23 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import relu
 
 from simtrain import registry
 from simtrain.errors import ConfigError
-from simtrain.losses.candidate_loss import CandidateLoss
-from simtrain.losses.distances import Distance, distance_matrix, pair_distances
-from simtrain.losses.log_sums import masked_mean
-from simtrain.losses.mining import farthest_index, nearest_index
+from simtrain.losses.distances import Distance
+from simtrain.losses.row_loss import RowLoss
+from simtrain.losses.row_terms import Part, Positives, entries_above, row_maximum, slices
 from simtrain.losses.settings import check_choice, check_positive
+from simtrain.losses.triplet_terms import farthest_positive
 
 _MINING = ("hard", "all")
 
 
 @registry.losses.register_module()
-class OnlineContrastiveLoss(CandidateLoss):
+class OnlineContrastiveLoss(RowLoss):
     """The contrastive loss, over pairs that are formed within the batch from the items' groups.
 
     A positive pair with distance ``d`` costs ``d^2 / 2``, a negative one ``relu(margin - d)^2 / 2``. The loss is the
@@ -60,26 +60,42 @@ class OnlineContrastiveLoss(CandidateLoss):
         """Constructor arguments as JSON values."""
         return {"margin": self.margin, "distance": self.distance.value, "mining": self.mining}
 
-    def compare(
-        self,
-        anchors: Float[Tensor, "anchors dim"],
-        candidates: Float[Tensor, "candidates dim"],
-        positive: Bool[Tensor, "anchors candidates"],
-        negative: Bool[Tensor, "anchors candidates"],
-    ) -> Float[Tensor, ""]:
-        """Loss of anchors against candidates; see :meth:`CandidateLoss.compare`."""
-        if self.mining == "all":
-            distances = distance_matrix(anchors, candidates, self.distance)
-            return self._mean(distances, positive, distances, negative)
-        with torch.no_grad():
-            distances = distance_matrix(anchors, candidates, self.distance)
-            farthest, has_positive = farthest_index(distances, positive)
-            nearest, has_negative = nearest_index(distances, negative)
-        to_positive = pair_distances(anchors, candidates.index_select(0, farthest), self.distance)
-        to_negative = pair_distances(anchors, candidates.index_select(0, nearest), self.distance)
-        return self._mean(to_positive, has_positive, to_negative, has_negative)
+    @property
+    def picks_pairs(self) -> bool:
+        """Whether an anchor has two pairs that count."""
+        return self.mining == "hard"
 
-    def _mean(self, to_positive: Tensor, is_positive: Tensor, to_negative: Tensor, is_negative: Tensor) -> Tensor:
-        pull, push = to_positive.square() / 2, relu(self.margin - to_negative).square() / 2
-        self.note(n_active=((pull > 0) & is_positive).sum() + ((push > 0) & is_negative).sum())
-        return masked_mean(pull, is_positive) + masked_mean(push, is_negative)
+    def row_terms(self, negatives: Float[Tensor, "anchors candidates"], positives: Positives) -> tuple[Part, ...]:
+        """Loss of some anchors; see :meth:`RowLoss.row_terms`."""
+        nearest = 1.0 if self.distance is Distance.COSINE else 0.0  # the similarity at distance 0
+        if self.mining == "all":
+            pull = _pull(positives.rows, positives.columns, nearest - positives.values)
+            return pull, _push_all(negatives, nearest - self.margin)
+        similarity, column = farthest_positive(positives, len(negatives))
+        # Not `isfinite`: a NaN is kept, so that the loss becomes NaN too and is noticed.
+        rows = (similarity != torch.inf).nonzero().squeeze(1)
+        pull = _pull(rows, column[rows], nearest - similarity[rows])
+        similarity, column = row_maximum(negatives)
+        rows = (similarity != -torch.inf).nonzero().squeeze(1)
+        return pull, _push(rows, column[rows], relu(similarity[rows] - (nearest - self.margin)))
+
+
+def _pull(rows: Tensor, columns: Tensor, distances: Tensor) -> Part:
+    count, active = torch.tensor(len(rows), device=rows.device), distances.count_nonzero()
+    return Part(distances.square().sum() / 2, count, rows, columns, -distances, active=active)
+
+
+def _push(rows: Tensor, columns: Tensor, shortage: Tensor) -> Part:
+    count, active = torch.tensor(len(rows), device=rows.device), shortage.count_nonzero()
+    return Part(shortage.square().sum() / 2, count, rows, columns, shortage, active=active)
+
+
+def _push_all(negatives: Tensor, limit: float) -> Part:
+    """Every negative above a similarity: a list of them, or the whole block where they are many."""
+    count = torch.stack([(negatives[some] != -torch.inf).sum() for some in slices(negatives)]).sum()
+    found = entries_above(negatives, negatives.new_full((len(negatives),), limit))
+    if found is not None:
+        return _push(*found, negatives[found] - limit)._replace(count=count)
+    shortage, nowhere = negatives.sub_(limit).relu_(), torch.zeros(0, dtype=torch.long, device=negatives.device)
+    total = torch.stack([shortage[some].square().sum() for some in slices(shortage)]).sum() / 2
+    return Part(total, count, nowhere, nowhere, shortage.new_zeros(0), shortage, shortage.count_nonzero())

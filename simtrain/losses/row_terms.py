@@ -16,6 +16,8 @@ from torch import Tensor
 
 #: Columns whose maximum is taken together, to find the few large entries of a block.
 _FOLD = 64
+#: Entries of the slices of a block that are worked on at a time.
+_SLICE = 1 << 17
 
 
 class Positives(NamedTuple):
@@ -40,8 +42,7 @@ class Part(NamedTuple):
         count: A scalar: how many terms were added up.
         rows: Rows of the listed slopes, shape ``(n,)``.
         columns: Columns of the listed slopes, shape ``(n,)``.
-        slopes: Derivatives of ``total`` by the similarities at those places, shape ``(n,)``. No place comes twice,
-            unless ``dense`` is None.
+        slopes: Derivatives of ``total`` by the similarities at those places, shape ``(n,)``.
         dense: Derivatives by all similarities, to which the listed ones are added; None for zeros.
         active: A scalar: how many of the terms are other than zero, for the log. None: all that ``count`` counts.
     """
@@ -59,12 +60,17 @@ class Part(NamedTuple):
         """How many terms are other than zero; a scalar."""
         return self.count if self.active is None else self.active
 
-    def dense_slope(self, like: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
-        """Derivatives by all similarities, written into ``dense`` where there is one."""
-        dense = torch.zeros_like(like) if self.dense is None else self.dense
-        places = self.columns.add(self.rows, alpha=dense.shape[1])
-        dense.view(-1).index_add_(0, places, self.slopes.to(dense.dtype))
-        return dense
+    def dense_slope(self, block: Float[Tensor, "rows columns"], *, is_free: bool) -> Float[Tensor, "rows columns"]:
+        """Derivatives by all similarities, written into ``dense``; without one, into the block where that is free."""
+        if self.dense is not None:
+            return self.add_listed(self.dense)
+        return self.add_listed(block.zero_() if is_free else torch.zeros_like(block))
+
+    def add_listed(self, slope: Float[Tensor, "rows columns"], share: Tensor | None = None) -> Tensor:
+        """Add the listed slopes, times a share, to a matrix of slopes; it is written to, and returned."""
+        slopes = self.slopes.to(slope.dtype) if share is None else self.slopes.to(slope.dtype) * share
+        slope.view(-1).index_add_(0, self.columns.add(self.rows, alpha=slope.shape[1]), slopes)
+        return slope
 
 
 #: Turns a block of similarities, without its positives, and those into the parts of a loss.
@@ -181,6 +187,17 @@ def mask_places(mask: Bool[Tensor, "rows columns"]) -> tuple[Int64[Tensor, " n"]
     """Rows and columns of what is true."""
     rows, columns = mask.nonzero().unbind(dim=1)
     return rows, columns
+
+
+def slices(block: Float[Tensor, "rows columns"]) -> list[slice]:
+    """Some rows at a time, so that what is computed from them stays small, and in the cache.
+
+    Example:
+        >>> slices(torch.zeros(3, 100_000))
+        [slice(0, 1, None), slice(1, 2, None), slice(2, 3, None)]
+    """
+    size = max(_SLICE // max(block.shape[1], 1), 1)
+    return [slice(first, min(first + size, len(block))) for first in range(0, len(block), size)]
 
 
 def nan_of(values: Float[Tensor, "rows columns"]) -> Float[Tensor, ""]:

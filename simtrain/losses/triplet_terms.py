@@ -13,10 +13,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import softplus, threshold
 
-from simtrain.losses.row_terms import Part, Positives, row_maximum, row_minimum
+from simtrain.losses.row_terms import Part, Positives, row_maximum, row_minimum, slices
 
-#: Entries of the slices of a block that are worked on at a time.
-_SLICE = 1 << 18
 #: Up to so many positives of an anchor, a pass over the block for each of them is cheaper than sorting the negatives.
 _FEW_TO_SORT = 48
 #: As above, than finding the place of each negative among the positives.
@@ -42,14 +40,9 @@ def hard_triplets(
         >>> hard_triplets(negatives, one).total
         tensor(0.2000)
     """
-    rows, columns, values = positives
-    anchors = torch.arange(len(negatives), device=negatives.device)
-    farthest = torch.full_like(negatives[:, 0], torch.inf).scatter_reduce_(0, rows, values, "amin")
-    is_farthest = (values == farthest.index_select(0, rows)).nonzero().squeeze(1)
-    # Among equals, any will do: which one is written last does not matter.
-    column = torch.zeros_like(anchors)
-    column.index_copy_(0, rows.index_select(0, is_farthest), columns.index_select(0, is_farthest))
+    farthest, column = farthest_positive(positives, len(negatives))
     nearest, nearest_column = row_maximum(negatives)
+    anchors = torch.arange(len(negatives), device=negatives.device)
     # Not `isfinite`: a NaN is kept, so that the loss becomes NaN too and is noticed.
     complete = (farthest != torch.inf) & (nearest != -torch.inf)
     penalty, steepness = _penalty((nearest - farthest).masked_fill_(~complete, -torch.inf), margin, soft)
@@ -61,6 +54,23 @@ def hard_triplets(
         torch.cat([-steepness, steepness]),
         active=penalty.count_nonzero(),
     )
+
+
+def farthest_positive(positives: Positives, n_rows: int) -> tuple[Float[Tensor, " rows"], Int64[Tensor, " rows"]]:
+    """Smallest similarity of each row's positives, and its column; infinity, and any column, where there is none.
+
+    Example:
+        >>> several = Positives(torch.tensor([0, 0]), torch.tensor([3, 5]), torch.tensor([0.7, 0.2]))
+        >>> farthest_positive(several, 2)
+        (tensor([0.2000,    inf]), tensor([5, 0]))
+    """
+    rows, columns, values = positives
+    farthest = values.new_full((n_rows,), torch.inf).scatter_reduce_(0, rows, values, "amin")
+    # Among equals, the first, which is written last: any would do, but it is always the same.
+    is_farthest = (values == farthest.index_select(0, rows)).nonzero().squeeze(1).flip(0)
+    column = torch.zeros(n_rows, dtype=torch.long, device=rows.device)
+    column.index_copy_(0, rows.index_select(0, is_farthest), columns.index_select(0, is_farthest))
+    return farthest, column
 
 
 def semi_hard_triplets(
@@ -133,9 +143,9 @@ def all_triplets(
 ) -> Part:
     """Every triplet; counted are the active ones, those with a loss above zero (all of them when ``soft``).
 
-    In the sum over active triplets, each similarity is multiplied by the number of them that it is in. An anchor's
-    positives are sorted; the place of a negative among them says in how many it is, and how many negatives come
-    before a positive says the same of that. No triplet is ever written down.
+    In the sum over active triplets, each similarity is multiplied by the number of them that it is in. Of an anchor's
+    few positives, each is compared with all negatives; many are sorted, and the place of a negative among them says
+    in how many triplets it is. No triplet is ever written down, and the slopes take the place of the similarities.
 
     Args:
         negatives: Similarities, shape ``(anchors, candidates)``; ``-inf`` where a candidate is no negative.
@@ -241,17 +251,6 @@ def _softplus_with_each(negatives: Tensor, table: Tensor) -> tuple[Tensor, Tenso
 
 def _n_negatives(negatives: Tensor) -> Tensor:
     return torch.cat([(negatives[some] != -torch.inf).sum(dim=1) for some in slices(negatives)])
-
-
-def slices(block: Float[Tensor, "rows columns"]) -> list[slice]:
-    """Some rows at a time, so that what is computed from them stays small, and in the cache.
-
-    Example:
-        >>> slices(torch.zeros(3, 100_000))
-        [slice(0, 2, None), slice(2, 3, None)]
-    """
-    size = max(_SLICE // max(block.shape[1], 1), 1)
-    return [slice(first, min(first + size, len(block))) for first in range(0, len(block), size)]
 
 
 def by_row(

@@ -7,6 +7,7 @@ from scipy.spatial.distance import cdist
 
 from simtrain.errors import ConfigError
 from simtrain.losses import Distance, distance_matrix, pair_distances, similarity_matrix
+from simtrain.losses.distances import listed_distances, unit_vectors
 
 NAMES = [distance.value for distance in Distance]
 SCIPY = {"cosine": "cosine", "euclidean": "euclidean", "squared_euclidean": "sqeuclidean", "manhattan": "cityblock"}
@@ -145,3 +146,18 @@ def test_an_unknown_distance_is_refused():
     accepted = "Accepted: 'cosine', 'dot', 'euclidean', 'manhattan', 'squared_euclidean'"
     with pytest.raises(ConfigError, match=f"unknown distance 'cosin'; did you mean 'cosine'\\? {accepted}"):
         distance_matrix(torch.zeros(1, 1), torch.zeros(1, 1), "cosin")
+
+
+def test_unit_vectors_have_first_and_second_derivatives():
+    x = draw(0, 4, 3).requires_grad_()
+    assert torch.autograd.gradcheck(unit_vectors, x)
+    assert torch.autograd.gradgradcheck(unit_vectors, x)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_listed_distances_are_the_same_by_pairs_and_by_the_matrix(name):
+    x = draw(0, 5, 3).requires_grad_()
+    rows, columns = torch.arange(5).repeat(5), torch.arange(5).repeat_interleave(5)
+    whole, few = listed_distances(x, rows, columns, name), listed_distances(x, rows[:3], columns[:3], name)
+    torch.testing.assert_close(whole, pair_distances(x[rows], x[columns], name), rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(few, whole[:3], rtol=1e-8, atol=1e-8)

@@ -1,27 +1,36 @@
 """Losses against a memory, block by block, equal the same losses over whole matrices."""
 
+import weakref
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from simtrain.losses import (
+    CircleLoss,
     Distance,
+    FastAPLoss,
     GroupContrastiveLoss,
     MultiSimilarityLoss,
     NTXentLoss,
+    OnlineContrastiveLoss,
     SupConLoss,
     TripletLoss,
     distance_matrix,
     memory_blocks,
     similarity_matrix,
 )
-from simtrain.losses.group_masks import memory_masks
+from simtrain.losses.circle import circle_terms
+from simtrain.losses.fast_ap import fast_average_precision
+from simtrain.losses.group_masks import batch_masks, memory_masks
 from simtrain.losses.log_sums import masked_mean
 from simtrain.losses.memory_rows import MemoryRows
+from simtrain.losses.mining import farthest_index, nearest_index
 from simtrain.losses.multi_similarity import informative_pairs, multi_similarity_terms
 from simtrain.losses.ntxent import ntxent_terms
-from simtrain.losses.row_terms import entries_above, row_maximum
+from simtrain.losses.row_terms import entries_above, row_maximum, row_minimum
 from simtrain.losses.supcon import supervised_contrastive_loss
 from tests.losses.test_triplet import brute_force
 
@@ -53,7 +62,42 @@ def ntxent(loss, anchors, candidates, positive, negative):
     return masked_mean(ntxent_terms(similarity_matrix(anchors, candidates) / loss.temperature, negative), positive)
 
 
+def circle(loss, anchors, candidates, positive, negative):
+    terms = circle_terms(
+        similarity_matrix(anchors, candidates), positive, negative, margin=loss.margin, scale_factor=loss.scale_factor
+    )
+    return masked_mean(terms, positive.any(dim=1) & negative.any(dim=1))
+
+
+def fast_ap(loss, anchors, candidates, positive, negative):
+    precision = fast_average_precision(
+        similarity_matrix(anchors, candidates), positive, negative, num_bins=loss.num_bins
+    )
+    return masked_mean(1 - precision, positive.any(dim=1))
+
+
+def online(loss, anchors, candidates, positive, negative):
+    d = distance_matrix(anchors, candidates, loss.distance)
+    if loss.mining == "hard":
+        (farthest, has_positive), (nearest, has_negative) = farthest_index(d, positive), nearest_index(d, negative)
+        pull, push = d.gather(1, farthest.unsqueeze(1)).squeeze(1), d.gather(1, nearest.unsqueeze(1)).squeeze(1)
+        positive, negative = has_positive, has_negative
+    else:
+        pull = push = d
+    return masked_mean(pull.square() / 2, positive) + masked_mean((loss.margin - push).relu().square() / 2, negative)
+
+
 LOSSES = [
+    *(
+        (OnlineContrastiveLoss(0.9, distance, mining), online)
+        for distance in DISTANCES
+        if distance != "dot"
+        for mining in ("hard", "all")
+    ),
+    (CircleLoss(), circle),
+    (CircleLoss(0.4, 16), circle),
+    (FastAPLoss(), fast_ap),
+    (FastAPLoss(3), fast_ap),
     *((GroupContrastiveLoss(0.1, 0.9, distance), contrastive) for distance in DISTANCES if distance != "dot"),
     *(
         (TripletLoss(0.3, distance, mining), triplet)
@@ -192,9 +236,84 @@ def test_a_nan_is_seen(loss, _):
     assert loss.memory_loss(anchors, groups, draw(1, 6), labels(1, 6, 2)).isnan()
 
 
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("mining", ["semi_hard", "all"])
+def test_few_and_many_positives_take_ways_that_agree(mining, soft, monkeypatch):
+    """A pass for each positive, and sorting; many slices, and one."""
+    anchors, remembered = draw(0, 6).requires_grad_(), draw(1, 40)
+    groups, memory_groups = labels(0, 6, 3), labels(1, 40, 4)
+    found = []
+    for few, size in ((100, 1 << 18), (0, 1 << 18), (100, 90), (0, 90)):
+        monkeypatch.setattr("simtrain.losses.row_terms._SLICE", size)
+        for name in ("_FEW_TO_SORT", "_FEW_TO_FIND"):
+            monkeypatch.setattr(f"simtrain.losses.triplet_terms.{name}", few)
+        value = TripletLoss(0.1, mining=mining, soft=soft).memory_loss(anchors, groups, remembered, memory_groups)
+        found.append((value, *torch.autograd.grad(value, anchors)))
+    expected = triplet(
+        TripletLoss(0.1, mining=mining, soft=soft), anchors, remembered, *memory_masks(groups, memory_groups)
+    )
+    for one in found:
+        torch.testing.assert_close(one, (expected, *torch.autograd.grad(expected, anchors, retain_graph=True)))
+
+
+def test_soft_triplets_of_far_distances_do_not_overflow():
+    # exp(400) is beyond float32, and exp(3000) beyond float64: products of exponentials will not do.
+    embeddings = torch.tensor([[0.0], [400.0], [3000.0], [1.0]], dtype=torch.float64, requires_grad=True)
+    groups = torch.tensor([0, 0, 0, 1])
+    loss = TripletLoss(distance="euclidean", mining="all", soft=True)
+    expected = triplet(loss, embeddings, embeddings, *batch_masks(groups))
+    value = loss(embeddings, groups)
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(one, embeddings)[0] for one in (value, expected)))
+    torch.testing.assert_close(loss(embeddings.float(), groups), expected.float())
+
+
+@pytest.mark.parametrize("mining", ["hard", "semi_hard", "all"])
+def test_the_work_space_is_one_block_and_slices_of_it(mining, monkeypatch):
+    monkeypatch.setattr(memory_blocks, "BLOCK", 16 * 2048)
+    monkeypatch.setattr(memory_blocks, "_FEWEST_ROWS", 16)
+    monkeypatch.setattr("simtrain.losses.row_terms._SLICE", 2048)
+    anchors, remembered = draw(0, 64, 8).requires_grad_(), draw(1, 2048, 8)
+    groups, memory_groups = labels(0, 64, 200), labels(1, 2048, 200)
+    with LiveBytes() as live:
+        TripletLoss(mining=mining).memory_loss(anchors, groups, remembered, memory_groups).backward()
+    block = 16 * 2048 * 8
+    assert block <= live.most < 3 * block
+
+
+class LiveBytes(TorchDispatchMode):
+    """Notes the most bytes that tensors made inside hold at a time."""
+
+    def __init__(self):
+        super().__init__()
+        self.now = self.most = 0
+        self.known = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, (tuple, list)) else [result]:
+            if isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided:
+                self._note(tensor.untyped_storage())
+        return result
+
+    def _note(self, storage):
+        key, size = storage._cdata, storage.nbytes()
+        if key in self.known:
+            return
+        self.known.add(key)
+        self.now += size
+        self.most = max(self.most, self.now)
+        weakref.finalize(storage, self._forget, key, size)
+
+    def _forget(self, key, size):
+        self.known.discard(key)
+        self.now -= size
+
+
 @pytest.mark.parametrize("columns", [5, 640, 700])
-def test_row_maximum_equals_torchs(columns):
+def test_row_maximum_and_minimum_equal_torchs(columns):
     block = draw(0, 7, columns)
+    torch.testing.assert_close(row_minimum(block), tuple(block.min(dim=1)))
     values, places = row_maximum(block)
     torch.testing.assert_close((values, places), tuple(block.max(dim=1)))
     limits = values - 1e-3

@@ -4,10 +4,12 @@ from pytorch_metric_learning import distances as pml_distances
 from pytorch_metric_learning import losses as pml_losses
 from pytorch_metric_learning import miners as pml_miners
 from pytorch_metric_learning import reducers as pml_reducers
+from torch.nn.functional import relu, softplus
 
 from simtrain import registry
 from simtrain.errors import ConfigError
 from simtrain.losses import (
+    Distance,
     DistanceWeightedMiner,
     EasyPositiveMiner,
     GroupContrastiveLoss,
@@ -16,8 +18,10 @@ from simtrain.losses import (
     SemiHardMiner,
     TripletLoss,
     distance_matrix,
+    pair_distances,
 )
 from simtrain.losses.miners import as_pairs, as_triplets
+from tests.losses.test_triplet import LargestTensor
 
 MINERS = [HardestMiner(), SemiHardMiner(), EasyPositiveMiner(), DistanceWeightedMiner(), MultiSimilarityMiner()]
 IDS = [type(miner).__name__ for miner in MINERS]
@@ -173,3 +177,48 @@ def test_what_cannot_be_described_or_is_no_miner_is_refused(without_type_checks)
         TripletLoss(miner="hard")
     with pytest.raises(ConfigError, match="did you mean 'HardestMiner'"):
         TripletLoss(miner={"type": "HardestMinr"})
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("distance", [distance.value for distance in Distance])
+def test_pairs_give_the_mean_over_their_triplets(distance, soft):
+    embeddings, groups = batch()
+    embeddings.requires_grad_()
+    miner = MultiSimilarityMiner(0.3, distance)
+    anchors, positives, negatives = as_triplets(miner(embeddings, groups))
+    difference = pair_distances(embeddings[anchors], embeddings[positives], distance)
+    difference = difference - pair_distances(embeddings[anchors], embeddings[negatives], distance)
+    penalty = softplus(difference) if soft else relu(difference + 0.2)
+    loss = TripletLoss(0.2, distance, soft=soft, miner=miner)
+    value = loss(embeddings, groups)
+    torch.testing.assert_close(value, penalty.mean(), rtol=1e-8, atol=1e-8)
+    gradients = (torch.autograd.grad(one, embeddings)[0] for one in (value, penalty.mean()))
+    torch.testing.assert_close(*gradients, rtol=1e-8, atol=1e-8)
+    assert loss.figures()["n_active"] == (penalty > 0).sum()
+
+
+@pytest.mark.parametrize("groups", [2, 16])
+@pytest.mark.parametrize("miner", MINERS, ids=IDS)
+def test_mined_losses_need_memory_of_the_order_of_the_distances(miner, groups):
+    embeddings = batch(n=64, dim=48)[0].requires_grad_()
+    for loss in (TripletLoss(miner=miner), GroupContrastiveLoss(miner=miner)):
+        with LargestTensor() as largest:
+            loss(embeddings, torch.arange(64) % groups).backward()
+        assert 64 * 64 <= largest.numel <= 2 * 64 * 64
+
+
+def test_pairs_that_come_twice_count_twice():
+    embeddings, groups = batch(n=6, n_groups=2)
+    first, positives, second, negatives = MultiSimilarityMiner(3.0)(embeddings, groups)
+    twice = first, positives, torch.cat([second, second[:2]]), torch.cat([negatives, negatives[:2]])
+    triplets = TripletLoss().mined_loss(embeddings, as_triplets(twice))
+    torch.testing.assert_close(TripletLoss().mined_loss(embeddings, twice), triplets)
+
+
+def test_the_nearest_negatives_and_no_others_are_drawn_where_the_rest_is_too_far():
+    points = torch.nn.functional.normalize(
+        torch.tensor([[1.0, 0, 0], [1, 0.1, 0], [1, 0.9, 0], [-1, 0, 0], [-1, 0, 1]])
+    )
+    for _ in range(20):
+        anchors, positives, negatives = DistanceWeightedMiner()(points, torch.tensor([0, 0, 1, 2, 3]))
+        assert (anchors.tolist(), positives.tolist(), negatives.tolist()) == ([0, 1], [1, 0], [2, 2])
