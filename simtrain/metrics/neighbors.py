@@ -8,7 +8,7 @@ from torch import Tensor
 
 from simtrain.errors import ConfigError
 from simtrain.metrics.exclusion import Exclude, Exclusion, split_exclude
-from simtrain.metrics.scan import MEMORY_BUDGET, Scan, block_sizes
+from simtrain.metrics.scan import MEMORY_BUDGET, Scan, Workspace, block_sizes
 from simtrain.metrics.similarities import Distance, Similarities
 from simtrain.metrics.vectors import Embeddings, as_vectors
 
@@ -67,8 +67,9 @@ def _search(similarities: Similarities, exclusion: Exclusion, k: int, memory_bud
     indices = torch.full(shape, -1, device=device)
     found = min(k, similarities.n_gallery)
     rows, columns = block_sizes(similarities, found, memory_budget)
+    workspace = Workspace()
     for start in range(0, len(scores), rows):
         queries = torch.arange(start, min(start + rows, len(scores)), device=device)
-        best = Scan(similarities, exclusion, queries, columns).top(found)
+        best = Scan(similarities, exclusion, queries, columns, workspace).top(found)
         scores[queries, :found], indices[queries, :found] = best
     return scores, indices

@@ -8,11 +8,15 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from simtrain.metrics.comparison import reaching
+
 TIED_ROWS = 32
+# Bytes of candidates that are looked at together.
+CANDIDATE_BYTES = 8 * 2**20
 
 
 def select_top(
-    scores: Float[Tensor, "rows columns"], k: int
+    scores: Float[Tensor, "rows columns"], k: int, above: Float[Tensor, "rows one"] | None = None
 ) -> tuple[Float[Tensor, "rows k"], Int64[Tensor, "rows k"]]:
     """Best ``k`` scores of each row and their columns; ``0 < k <= columns``.
 
@@ -21,6 +25,8 @@ def select_top(
     Args:
         scores: Free of NaN, shape ``(rows, columns)``.
         k: How many.
+        above: For each row a score below which nothing is wanted: places that only such scores would fill may hold
+            minus infinity instead.
 
     Returns:
         Scores, descending, and columns, shape ``(rows, k)`` each. Equal scores stand by ascending column.
@@ -29,15 +35,18 @@ def select_top(
         >>> select_top(torch.tensor([[1.0, 3.0, 1.0, 3.0]]), 3)
         (tensor([[3., 3., 1.]]), tensor([[1, 3, 0]]))
     """
-    if k == scores.shape[1]:
+    n = scores.shape[1]
+    if k == n:
         return scores.sort(dim=1, descending=True, stable=True)
-    # One more than asked shows whether the last place is tied with a column that was left out.
-    more, columns = _candidates(scores, k + 1)
-    values, columns = _by_column(more[:, :k], columns[:, :k])
-    tied = ((more[:, k - 1] == more[:, k]) & (more[:, k] > -math.inf)).nonzero()[:, 0]
-    for rows in torch.split(tied, TIED_ROWS):
-        values[rows], columns[rows] = _tied_top(scores[rows], values[rows, -1:], k)
-    return values, columns
+    size = 8 if n < 1000 * k else 16
+    if n < 2 * size * k or n % size or not scores.is_contiguous():
+        return _plain_top(scores, k)
+    rows = max(1, CANDIDATE_BYTES // (32 * size * k))
+    if rows >= len(scores):
+        return _folded_top(scores, k, size, above)
+    bounds = [None] * -(-len(scores) // rows) if above is None else list(torch.split(above, rows))
+    found = [_folded_top(some, k, size, bound) for some, bound in zip(torch.split(scores, rows), bounds, strict=True)]
+    return torch.cat([values for values, _ in found]), torch.cat([columns for _, columns in found])
 
 
 def merge_top(
@@ -53,28 +62,76 @@ def merge_top(
     return best[:, :k].contiguous(), torch.cat([columns, new_columns], dim=1).gather(1, place[:, :k])
 
 
-def _candidates(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Top k in two levels: the best k lie in the k folds of columns with the best maxima (or tie with one there)."""
-    n = scores.shape[1]
-    folds = math.isqrt(n * k)
-    size = n // folds
-    if size < 4:
-        return scores.topk(k, dim=1)
-    folds = n // size
-    maxima = torch.unflatten(scores[:, : folds * size], 1, (size, folds)).amax(dim=1)
-    chosen = maxima.topk(k, dim=1, sorted=False).indices
-    steps = torch.arange(0, folds * size, folds, device=scores.device)
-    inside = (chosen[:, None, :] + steps[:, None]).flatten(1)
-    tail = torch.arange(folds * size, n, device=scores.device).expand(len(scores), -1)
-    columns = torch.cat([inside, tail], dim=1)
-    values, place = scores.gather(1, columns).topk(k, dim=1)
-    return values, columns.gather(1, place)
+def _plain_top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    # One more than asked shows whether the last place is tied with a column that was left out.
+    more, columns = scores.topk(k + 1, dim=1)
+    values, columns = _by_column(more[:, :k], columns[:, :k])
+    tied = ((more[:, k - 1] == more[:, k]) & (more[:, k] > -math.inf)).nonzero()[:, 0]
+    for rows in torch.split(tied, TIED_ROWS):
+        values[rows], columns[rows] = _tied_top(scores[rows], values[rows, -1:], k)
+    return values, columns
+
+
+def _folded_top(scores: Tensor, k: int, size: int, above: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Top k among the few scores that reach a bound: columns are folded, and the k-th best fold's maximum is one.
+
+    At least k scores reach it, so all of the best k do, ties included.
+    """
+    maxima = scores.view(len(scores), size, -1).amax(dim=1)
+    bound = _kth_maximum(maxima, k)
+    bound = bound if above is None else torch.maximum(bound, above)
+    n_folds, n = maxima.shape[1], scores.shape[1]
+    found = reaching(maxima, bound)
+    rows = found.div(n_folds, rounding_mode="floor")
+    crowded = torch.bincount(rows, minlength=len(scores)) > 2 * k + 64
+    rows, folds = _without(crowded, rows, found - rows * n_folds)
+    columns = folds[:, None] + torch.arange(0, n, n_folds, device=scores.device)
+    values = scores.view(-1).index_select(0, ((rows * n)[:, None] + columns).view(-1))
+    at = reaching(values.view(-1, size), bound[rows])
+    rows, columns, values = rows[at.div(size, rounding_mode="floor")], columns.view(-1)[at], values[at]
+    full = torch.bincount(rows, minlength=len(scores)) > 2 * k + 64
+    rows, columns, values = _without(full, rows, columns, values)
+    return _sorted_top(scores, k, (rows, columns, values), crowded | full)
+
+
+def _kth_maximum(maxima: Tensor, k: int) -> Tensor:
+    # The maxima are folded once more: the bound is a little lower then, and found in a fraction of the time.
+    folds = max(5 * k, 64)
+    size = maxima.shape[1] // folds
+    if size > 1:
+        maxima = maxima[:, : size * folds].view(len(maxima), size, folds).amax(dim=1)
+    return maxima.topk(k, dim=1, sorted=False).values.amin(dim=1, keepdim=True)
+
+
+def _without(left_out: Tensor, rows: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+    if not bool(left_out.any()):
+        return rows, *others
+    keep = ~left_out[rows]
+    return rows[keep], *(other[keep] for other in others)
+
+
+def _sorted_top(scores: Tensor, k: int, candidates: tuple[Tensor, ...], others: Tensor) -> tuple[Tensor, Tensor]:
+    """Candidates (row, column, value) as sorted rows; ``others`` are rows that are searched the plain way."""
+    rows, columns, values = candidates
+    count = torch.bincount(rows, minlength=len(scores))
+    width = max(k, int(count.max()))
+    place = torch.arange(len(rows), device=rows.device) - (count.cumsum(0) - count)[rows] + rows * width
+    best = scores.new_full((len(scores), width), -math.inf)
+    at = rows.new_zeros(len(scores), width)
+    best.view(-1)[place], at.view(-1)[place] = values, columns
+    missing = others.nonzero()[:, 0]
+    for some in torch.split(missing, TIED_ROWS):
+        best[some, :k], at[some, :k] = _plain_top(scores[some], k)
+    best, order = best.sort(dim=1, descending=True)
+    values, columns = _by_column(best, at.gather(1, order))
+    return values[:, :k], columns[:, :k]
 
 
 def _by_column(values: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
-    rows = (values[:, 1:] == values[:, :-1]).any(dim=1).nonzero()[:, 0]
-    values, columns = values.clone(), columns.clone()
+    ties = (values[:, 1:] == values[:, :-1]) & (values[:, 1:] > -math.inf)
+    rows = ties.any(dim=1).nonzero()[:, 0]
     if len(rows):
+        values, columns = values.clone(), columns.clone()
         ascending, place = columns[rows].sort(dim=1)
         best, order = values[rows].gather(1, place).sort(dim=1, descending=True, stable=True)
         values[rows], columns[rows] = best, ascending.gather(1, order)

@@ -20,7 +20,8 @@ Distance = KnownDistance | str  # names come from configs, too: unknown ones are
 # product has one fixed shape, padded where needed, and sides that are multiples of 48: whole micro-kernels for the
 # usual 4, 6, 8, 12, 16 and 24 wide ones. Equal rows then get equal scores, and memory budgets do not show.
 STEP = 48
-TILES = {"cpu": (192, 1536)}
+# Large enough for the speed of one product over the whole gallery, small enough for any budget.
+TILES = {"cpu": (192, 3072)}
 OTHER_TILE = (768, 6144)
 
 
@@ -55,7 +56,7 @@ class Similarities:
             check_range(queries, gallery)
         self._queries, self._gallery, self._distance = queries, gallery, distance
         largest = TILES.get(gallery.device.type, OTHER_TILE)
-        self.tile = (_padded_size(len(queries), largest[0]), _padded_size(len(gallery), largest[1]))
+        self.tile = (_tile_side(len(queries), largest[0], even=False), _tile_side(len(gallery), largest[1], even=True))
 
     @property
     def n_gallery(self) -> int:
@@ -77,18 +78,33 @@ class Similarities:
         """Device of the scores."""
         return self._gallery.device
 
-    def block(self, queries: Int64[Tensor, " rows"], start: int, stop: int) -> Float[Tensor, "rows columns"]:
-        """Scores of some queries with the gallery's items from ``start`` (a multiple of the tile) to ``stop``."""
+    def block(
+        self, queries: Int64[Tensor, " rows"], start: int, stop: int, buffer: Tensor | None = None
+    ) -> Float[Tensor, "rows padded"]:
+        """Scores of some queries with the gallery's items from ``start`` (a multiple of the tile) to ``stop``.
+
+        Args:
+            queries: Their indices.
+            start: First gallery item.
+            stop: One past the last.
+            buffer: Flat memory to write to, of at least as many scores as the tiles have; None makes it.
+
+        Returns:
+            Scores; the columns fill whole tiles, those past ``stop`` hold minus infinity.
+        """
         height, width = self.tile
         rows = self._queries[queries]
-        scores = rows.new_empty(_round_up(len(rows), height), _round_up(stop - start, width))
+        shape = (round_up(len(rows), height), round_up(stop - start, width))
+        buffer = rows.new_empty(shape[0] * shape[1]) if buffer is None else buffer
+        scores = buffer[: shape[0] * shape[1]].view(shape)
         with _full_precision(rows.device.type):
             for top in range(0, len(rows), height):
                 left = _padded(rows[top : top + height], height)
                 for column in range(start, stop, width):
                     right = _padded(self._gallery[column : min(column + width, stop)], width)
                     self._fill(left, right, scores[top : top + height, column - start : column - start + width])
-        return scores[: len(rows), : stop - start]
+        scores[:, stop - start :] = -torch.inf
+        return scores[: len(rows)]
 
     def _fill(self, left: Tensor, right: Tensor, out: Tensor) -> None:
         if self._distance == "euclidean":
@@ -110,12 +126,20 @@ def _full_precision(device_type: str) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def _round_up(size: int, step: int) -> int:
+def round_up(size: int, step: int) -> int:
+    """The multiple of ``step`` that is at least ``size``.
+
+    Example:
+        >>> round_up(100, 48)
+        144
+    """
     return -(-size // step) * step
 
 
-def _padded_size(size: int, largest: int) -> int:
-    return max(STEP, min(largest, _round_up(size, STEP)))
+def _tile_side(size: int, largest: int, *, even: bool) -> int:
+    # Columns of the last tile that is not full cost as much as others: tiles of about equal width waste few.
+    tiles = max(1, -(-size // largest)) if even else 1
+    return max(STEP, min(largest, round_up(-(-size // tiles), STEP)))
 
 
 def _padded(rows: Tensor, size: int) -> Tensor:
