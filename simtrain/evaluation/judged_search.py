@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from simtrain.cache import CachedModel
@@ -28,8 +28,8 @@ from simtrain.models import SimilarityModel
 class JudgedSearch:
     """Queries, a corpus and judgements, each known by its name; :func:`simtrain.evaluate` takes it as it is.
 
-    ``evaluate`` measures it over the whole corpus; :func:`search_run` and
-    :func:`~simtrain.evaluation.run_metrics` give the figures of BEIR and TREC, with grades and cut-offs.
+    ``evaluate`` measures it over the whole corpus, NDCG by the grades; :func:`search_run` and
+    :func:`~simtrain.evaluation.run_metrics` give the figures of BEIR and TREC, with cut-offs and their order of ties.
 
     Attributes:
         query_ids: Name of each query, each once.
@@ -81,10 +81,18 @@ class JudgedSearch:
 
     def relevant(self, grade: int = 1) -> Int64[Tensor, "pairs 2"]:
         """Rows of query and document that match: judged with this grade or a higher one, and in the corpus."""
+        return self._judged(grade)[0]
+
+    def gains(self, grade: int = 1) -> Float64[Tensor, " pairs"]:
+        """Grade of each pair of :meth:`relevant`, which NDCG takes as its gain."""
+        return self._judged(grade)[1]
+
+    def _judged(self, grade: int) -> tuple[Tensor, Tensor]:
         queries = np.array([self._query_rows[name] for name in self.qrels.query_ids], dtype=np.int64)
         documents = np.array([self._document_rows.get(name, -1) for name in self.qrels.document_ids], dtype=np.int64)
         pairs = np.stack([queries[self.qrels.owners()], documents[self.qrels.documents]], axis=1)
-        return torch.from_numpy(pairs[(self.qrels.values >= grade) & (pairs[:, 1] >= 0)])
+        matching = (self.qrels.values >= grade) & (pairs[:, 1] >= 0)
+        return torch.from_numpy(pairs[matching]), torch.from_numpy(self.qrels.values[matching].astype(np.float64))
 
     def pairs(self, grade: int = 1) -> SimilarityPairDataset:
         """Query and document of each match, to train with."""

@@ -8,9 +8,12 @@ import torch
 from torch import Tensor
 
 from simtrain.errors import DataError
-from simtrain.metrics.formulas import average_precision, hit_rate, ndcg, precision, r_precision, recall, reciprocal_rank
-from simtrain.metrics.labels import Labels, label_numbers
-from simtrain.metrics.relevance import LabelRelevance, PairRelevance, Relevance, Relevant, as_pairs
+from simtrain.metrics.graded import GradedRelevance, Grades
+from simtrain.metrics.labels import Labels
+from simtrain.metrics.query_measures import checked_cuts, query_measures
+from simtrain.metrics.ranking import Ranked
+from simtrain.metrics.relevance import Relevance, Relevant
+from simtrain.metrics.which_relevance import which_relevance
 
 MaskFunction = Callable[[Tensor, Tensor], Tensor]
 
@@ -24,6 +27,7 @@ def matrix_scores(
     query_labels: Labels | None = None,
     gallery_labels: Labels | None = None,
     relevant: Relevant | None = None,
+    grades: Grades | None = None,
     exclude: MaskFunction | None = None,
 ) -> dict[str, Tensor]:
     """Measure retrieval query by query, as :func:`simtrain.metrics.retrieval_scores`, from given scores.
@@ -37,59 +41,45 @@ def matrix_scores(
         query_labels: One label a query, with ``gallery_labels``; or ``relevant`` instead.
         gallery_labels: One label a gallery item.
         relevant: Pairs (query, gallery item), see :func:`simtrain.metrics.retrieval_report`.
+        grades: Grade of each of them.
         exclude: Function ``(query numbers, gallery numbers) -> booleans``, True where a pair is left out.
 
     Raises:
-        DataError: Scores are NaN, or relevance is not known.
+        ConfigError: Relevance is not known.
+        DataError: Scores are NaN, or labels or pairs do not fit.
 
     Example:
         >>> blocks = [(torch.tensor([0]), torch.tensor([[0.1, 0.9, 0.5]]))]
         >>> matrix_scores(blocks, 1, 3, k=[1], relevant=[[2]])["mrr"]
         tensor([0.5000], dtype=torch.float64)
     """
-    relevance = _relevance(query_labels, gallery_labels, relevant, n_queries, n_gallery)
-    gallery = torch.arange(n_gallery)
+    relevance = which_relevance(query_labels, gallery_labels, relevant, grades, n_queries, n_gallery)
+    cuts, gallery = checked_cuts(k), torch.arange(n_gallery)
     parts = []
     for queries, scores in blocks:
         if bool(scores.isnan().any()):
             raise DataError(f"the scores of query {int(queries[scores.isnan().any(dim=1)][0])} hold NaN")
         order = scores.argsort(dim=1, descending=True, stable=True)
-        hits = relevance.contains(queries, order)
+        left_out = torch.zeros_like(order, dtype=torch.bool)
         if exclude is not None:
             left_out = exclude(queries, gallery).gather(1, order)
             # Stable: what is left out goes to the end, the rest keeps its order.
-            order = left_out.byte().argsort(dim=1, stable=True)
-            hits = (hits & ~left_out).gather(1, order)
-        parts.append(_measured(queries, hits, sorted(set(k))))
+            last = left_out.byte().argsort(dim=1, stable=True)
+            order, left_out = order.gather(1, last), left_out.gather(1, last)
+        parts.append(query_measures(_ranked(queries, order, left_out, relevance), cuts))
     joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    del joined["n_relevant"]
     places = joined["query"].argsort()
     return {name: values[places] for name, values in joined.items()}
 
 
-def _measured(queries: Tensor, hits: Tensor, cuts: Sequence[int]) -> dict[str, Tensor]:
+def _ranked(queries: Tensor, order: Tensor, left_out: Tensor, relevance: Relevance) -> Ranked:
+    hits = relevance.contains(queries, order) & ~left_out
     n_relevant = hits.sum(dim=1)
     keep = n_relevant > 0
-    queries, hits, n_relevant = queries[keep], hits[keep], n_relevant[keep]
-    scores = {"query": queries, "mrr": reciprocal_rank(hits.byte().argmax(dim=1) + 1)}
-    scores["r_precision"] = r_precision(hits, n_relevant)
-    scores["map@r"] = average_precision(hits, n_relevant, "r")
-    for cut in cuts:
-        scores[f"precision@{cut}"] = precision(hits, cut)
-        scores[f"recall@{cut}"] = recall(hits, n_relevant, cut)
-        scores[f"hit_rate@{cut}"] = hit_rate(hits, cut)
-        scores[f"ndcg@{cut}"] = ndcg(hits, n_relevant, cut)
-    return scores
-
-
-def _relevance(
-    query_labels: Labels | None,
-    gallery_labels: Labels | None,
-    relevant: Relevant | None,
-    n_queries: int,
-    n_gallery: int,
-) -> Relevance:
-    if relevant is not None:
-        return PairRelevance(as_pairs(relevant, n_queries), n_queries, n_gallery)
-    if query_labels is None or gallery_labels is None:
-        raise DataError("relevance is not known: give query_labels and gallery_labels, or relevant=")
-    return LabelRelevance(*label_numbers(query_labels, gallery_labels))
+    gains = ideal = None
+    if isinstance(relevance, GradedRelevance):
+        gains = relevance.gains(queries, order)[keep] * hits[keep]
+        ideal = gains.sort(dim=1, descending=True).values
+    first_rank = hits[keep].byte().argmax(dim=1) + 1
+    return Ranked(queries[keep], hits[keep], n_relevant[keep], first_rank, gains, ideal)

@@ -34,6 +34,7 @@ class RetrievalTask:
         queries: Raw query items.
         gallery: Raw items to search; None searches the queries among themselves (each without itself).
         relevant: Pairs (row of the query, row of the relevant item), shape ``(n, 2)``; for a task with a gallery.
+        gains: Grade of each of ``relevant``, for NDCG; None: all count alike.
         groups: Group of each query; for a task without pairs.
         gallery_groups: Group of each gallery item; for a task with groups and a gallery.
         exclude: Tells which pairs of query and gallery item do not count; None: all count.
@@ -44,6 +45,7 @@ class RetrievalTask:
     queries: list[Any]
     gallery: list[Any] | None
     relevant: Tensor | None = None
+    gains: Tensor | None = None
     groups: Tensor | None = None
     gallery_groups: Tensor | None = None
     exclude: Callable[[Tensor, Tensor], Tensor] | None = None
@@ -80,7 +82,7 @@ class RetrievalTask:
 
     def _relevance(self, alone: bool) -> dict[str, Any]:
         if self.relevant is not None:
-            return {"relevant": self.relevant, "exclude": self.exclude}
+            return {"relevant": self.relevant, "grades": self.gains, "exclude": self.exclude}
         labels = {} if alone else {"gallery_labels": self.gallery_groups}
         return {"query_labels": self.groups, "exclude": self.exclude, **labels}
 
@@ -127,7 +129,7 @@ def retrieval_task(data: Any) -> RetrievalTask:
         return RetrievalTask(*items, groups=groups, gallery_groups=gallery_groups, exclude=data.exclude)
     if isinstance(data, JudgedSearch):
         items = list(data.queries), list(data.documents)
-        return RetrievalTask(*items, relevant=data.relevant(), exclude=data.exclude)
+        return RetrievalTask(*items, relevant=data.relevant(), gains=data.gains(), exclude=data.exclude)
     samples = read_samples(data)
     if samples and all(isinstance(sample, SimilarityPairSample) for sample in samples):
         return _pair_task(samples)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from simtrain.metrics.grouped import grouped_report
 from simtrain.metrics.neighbors import top_k
 from simtrain.metrics.report import retrieval_report, retrieval_scores
 
@@ -29,6 +30,7 @@ __all__ = [
     "RetrievalRPrecision",
     "RetrievalRecall",
     "RetrievalReciprocalRank",
+    "grouped_report",
     "retrieval_report",
     "retrieval_scores",
     "top_k",

@@ -6,11 +6,27 @@ return float64 of shape ``(queries,)``. A depth smaller than ``k`` means that th
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
+
+from simtrain.errors import ConfigError, nearest
+
+KnownDenominator = Literal["min_k_relevant", "relevant", "hits"]
+Denominator = KnownDenominator | str  # names come from configs, too
+
+
+def checked_denominator(name: Denominator) -> Denominator:
+    """Return the name of a divisor of average precision.
+
+    Raises:
+        ConfigError: It is not known.
+    """
+    if name not in get_args(KnownDenominator):
+        raise ConfigError(f"unknown denominator {name!r}; {nearest(str(name), get_args(KnownDenominator))}")
+    return name
 
 
 def precision(hits: Bool[Tensor, "queries depth"], k: int) -> Float[Tensor, " queries"]:
@@ -68,12 +84,21 @@ def r_precision(
 
 
 def average_precision(
-    hits: Bool[Tensor, "queries depth"], n_relevant: Int64[Tensor, " queries"], k: int | Literal["r"] = "r"
+    hits: Bool[Tensor, "queries depth"],
+    n_relevant: Int64[Tensor, " queries"],
+    k: int | Literal["r"] = "r",
+    denominator: Denominator = "min_k_relevant",
 ) -> Float[Tensor, " queries"]:
     """Sum of precision at the ranks of the hits among the first ``k``, divided by ``min(k, R)``.
 
-    With ``k="r"`` the cut is the query's own number of relevant items R, and so is the divisor: MAP@R. Other
-    libraries divide MAP@k by R (which cannot reach 1 where k < R) or by the hits found (which rewards finding few).
+    With ``k="r"`` the cut is the query's own number of relevant items R, and so is the divisor: MAP@R.
+
+    Args:
+        hits: Whether the item at each rank is relevant.
+        n_relevant: Number of relevant items R of each query.
+        k: Cut-off, or ``"r"``.
+        denominator: ``"min_k_relevant"``; ``"relevant"`` divides by R, as trec_eval does: 1 cannot be reached where
+            k < R; ``"hits"`` by the relevant items found among the first k, which rewards finding few.
 
     Reference:
         Musgrave, Belongie, Lim: A Metric Learning Reality Check, 2020, section 3.2 (MAP@R).
@@ -83,11 +108,17 @@ def average_precision(
         [0.25]
         >>> average_precision(torch.tensor([[False, True, True]]), torch.tensor([2]), k=3).tolist()
         [0.5833333333333333]
+        >>> average_precision(torch.tensor([[False, True, True]]), torch.tensor([5]), k=2, denominator="hits").tolist()
+        [0.5]
     """
-    cut = n_relevant if k == "r" else n_relevant.clamp(max=k)
     counted = _first(hits, n_relevant) if k == "r" else hits[:, :k]
+    divisor = n_relevant if k == "r" else n_relevant.clamp(max=k)
+    if denominator == "relevant":
+        divisor = n_relevant
+    elif checked_denominator(denominator) == "hits":
+        divisor = counted.sum(dim=1).clamp(min=1)
     ranks = torch.arange(1, counted.shape[1] + 1, device=hits.device, dtype=torch.float64)
-    return (counted.cumsum(dim=1) * counted / ranks).sum(dim=1) / cut
+    return (counted.cumsum(dim=1) * counted / ranks).sum(dim=1) / divisor
 
 
 def ndcg(
@@ -109,6 +140,28 @@ def ndcg(
     discount = 1.0 / torch.arange(2, length + 2, device=hits.device, dtype=torch.float64).log2()
     ideal = torch.cat([discount.new_zeros(1), discount.cumsum(0)])[n_relevant.clamp(max=length)]
     return (counted * discount[: counted.shape[1]]).sum(dim=1) / ideal
+
+
+def graded_ndcg(
+    gains: Float[Tensor, "queries depth"], ideal: Float[Tensor, "queries most"], k: int
+) -> Float[Tensor, " queries"]:
+    """Discounted gain of the first ``k``, divided by that of the best order, where relevance comes in grades.
+
+    The gain is the grade itself, as in trec_eval and BEIR; for exponential gains give ``2**grade - 1`` as grades.
+
+    Args:
+        gains: Grade of the item at each rank, 0 where it is not relevant.
+        ideal: Grades of all relevant items of the query, highest first, filled up with 0.
+        k: Cut-off.
+
+    Example:
+        >>> graded_ndcg(torch.tensor([[1.0, 3.0]]).double(), torch.tensor([[3.0, 1.0]]).double(), k=2).tolist()
+        [0.7967075809905066]
+    """
+    length = max(gains[:, :k].shape[1], ideal[:, :k].shape[1])
+    discount = 1.0 / torch.arange(2, length + 2, device=gains.device, dtype=torch.float64).log2()
+    found, best = gains[:, :k].double(), ideal[:, :k].double()
+    return (found @ discount[: found.shape[1]]) / (best @ discount[: best.shape[1]])
 
 
 def _first(hits: Tensor, n_relevant: Tensor) -> Tensor:

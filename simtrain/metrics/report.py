@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from simtrain.errors import ConfigError, DataError
+from simtrain.errors import ConfigError, DataError, nearest
 from simtrain.metrics.exclusion import Exclude, Exclusion, split_exclude
-from simtrain.metrics.formulas import average_precision, hit_rate, ndcg, precision, r_precision, recall, reciprocal_rank
-from simtrain.metrics.labels import Labels, label_numbers
+from simtrain.metrics.formulas import Denominator, checked_denominator
+from simtrain.metrics.graded import Grades
+from simtrain.metrics.labels import Labels
+from simtrain.metrics.query_measures import checked_cuts, query_measures
 from simtrain.metrics.ranking import Ranked, rank
-from simtrain.metrics.relevance import LabelRelevance, PairRelevance, Relevance, Relevant, as_pairs
+from simtrain.metrics.relevance import Relevant
 from simtrain.metrics.scan import MEMORY_BUDGET
 from simtrain.metrics.similarities import Distance, Similarities
 from simtrain.metrics.vectors import Embeddings, as_vectors
+from simtrain.metrics.which_relevance import which_relevance
+
+KnownEmpty = Literal["skip", "zero", "error"]
+Empty = KnownEmpty | str  # names come from configs, too
+KnownAverage = Literal["macro", "micro"]
+Average = KnownAverage | str
 
 
 def retrieval_report(
@@ -27,7 +36,11 @@ def retrieval_report(
     exclude: Exclude | None = None,
     *,
     relevant: Relevant | None = None,
+    grades: Grades | None = None,
     distance: Distance = "cosine",
+    denominator: Denominator = "min_k_relevant",
+    empty: Empty = "skip",
+    average: Average = "macro",
     memory_budget: int = MEMORY_BUDGET,
 ) -> dict[str, float]:
     """Measure retrieval exactly; each number is the mean over the queries that have a relevant item.
@@ -38,24 +51,33 @@ def retrieval_report(
             equal label. Left out where ``relevant`` is given.
         gallery_embeddings: Shape ``(gallery, dim)``. Without it each query is searched among all other queries.
         gallery_labels: One label a gallery item; needed with ``gallery_embeddings`` and ``query_labels``.
-        k: Cut-offs of ``precision@k``, ``recall@k``, ``hit_rate@k`` and ``ndcg@k``.
+        k: Cut-offs of ``precision@k``, ``recall@k``, ``hit_rate@k``, ``map@k`` and ``ndcg@k``.
         exclude: Pairs to leave out, which are then neither found nor counted as relevant: booleans of shape
             ``(queries, gallery)``; a function ``(query indices, gallery indices) -> booleans`` called block by
             block; or each query's own gallery index, shape ``(queries,)``.
         relevant: Instead of labels: integer rows ``(query index, gallery index)`` of shape ``(pairs, 2)``, or a
-            sequence with the relevant gallery indices of each query.
+            sequence with the relevant gallery indices of each query, or with mappings of gallery index to grade.
+        grades: Grade of each row of ``relevant``: above 0 it is relevant, and ``ndcg@k`` takes it as the gain.
         distance: ``"cosine"``, ``"dot"`` or ``"euclidean"``.
+        denominator: What ``map@k`` is divided by, for k and a query's number of relevant items R: min(k, R), R
+            (``"relevant"``, as torchmetrics, trec_eval) or the items found (``"hits"``); see
+            :func:`~simtrain.metrics.formulas.average_precision`.
+        empty: Queries without a relevant item are left out (``"skip"``), count as 0 in every metric (``"zero"``), or
+            are an error (``"error"``).
+        average: ``"macro"``: every query counts alike. ``"micro"``: every relevant item does, so a query weighs as
+            much as it has relevant items.
         memory_budget: Bytes for scores and candidates beside the embeddings, default 64 MB; see :func:`top_k`.
 
     Returns:
         ``precision@k`` (found / k, also where the gallery is smaller), ``recall@k`` (found / relevant), ``hit_rate@k``
-        (any found), ``ndcg@k`` (gains 0 and 1) for every k; ``mrr`` (over the whole gallery), ``r_precision`` and
-        ``map@r`` (both divided by the query's number of relevant items R); ``n_queries``, of which
-        ``n_queries_without_match`` have no relevant item and are skipped. All 0.0 where every query is skipped.
+        (any found), ``map@k`` and ``ndcg@k`` (gains 0 and 1, or grades) for every k; ``mrr`` (over the whole gallery),
+        ``r_precision`` and ``map@r`` (both divided by the query's number of relevant items R); ``n_queries``, of which
+        ``n_queries_without_match`` have no relevant item. All 0.0 where every query is skipped.
 
     Raises:
-        ConfigError: Arguments do not go together, or ``k``, ``distance`` or ``memory_budget`` is not accepted.
-        DataError: Embeddings, labels, ``exclude`` or ``relevant`` do not fit each other, or embeddings hold NaN.
+        ConfigError: Arguments do not go together, or an option is not accepted.
+        DataError: Embeddings, labels, ``exclude``, ``relevant`` or ``grades`` do not fit each other, embeddings hold
+            NaN, or a query has nothing relevant and ``empty`` is ``"error"``.
 
     Example:
         >>> points = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
@@ -63,21 +85,22 @@ def retrieval_report(
         >>> report["precision@1"], report["n_queries"], report["n_queries_without_match"]
         (1.0, 4.0, 2.0)
     """
-    scores = retrieval_scores(
-        query_embeddings,
-        query_labels,
-        gallery_embeddings,
-        gallery_labels,
-        k,
-        exclude,
-        relevant=relevant,
-        distance=distance,
-        memory_budget=memory_budget,
-    )
-    queries = scores.pop("query")
-    report = {name: float(values.mean()) if len(values) else 0.0 for name, values in scores.items()}
+    if average not in get_args(KnownAverage):
+        raise ConfigError(f"unknown average {average!r}; {nearest(str(average), get_args(KnownAverage))}")
+    labels = query_labels, gallery_labels
+    options = (distance, denominator, empty, memory_budget)
+    scores = _scores(query_embeddings, gallery_embeddings, labels, k, exclude, relevant, grades, *options)
+    weights = scores.pop("n_relevant")
+    queries, n_without = scores.pop("query"), int((weights == 0).sum())
+    shares = weights.double() / weights.sum().clamp(min=1)
+    report = {
+        name: float(values @ shares) if average == "micro" or not len(values) else float(values.mean())
+        for name, values in scores.items()
+    }
     n_queries = len(query_embeddings)
-    return {**report, "n_queries": float(n_queries), "n_queries_without_match": float(n_queries - len(queries))}
+    report["n_queries"] = float(n_queries)
+    report["n_queries_without_match"] = float(n_without + n_queries - len(queries))
+    return report
 
 
 def retrieval_scores(
@@ -89,16 +112,20 @@ def retrieval_scores(
     exclude: Exclude | None = None,
     *,
     relevant: Relevant | None = None,
+    grades: Grades | None = None,
     distance: Distance = "cosine",
+    denominator: Denominator = "min_k_relevant",
+    empty: Empty = "skip",
     memory_budget: int = MEMORY_BUDGET,
 ) -> dict[str, Tensor]:
     """Measure retrieval exactly, query by query: for bootstrap intervals, paired tests and error analysis.
 
-    Takes the arguments of :func:`retrieval_report`, and raises what that raises.
+    Takes the arguments of :func:`retrieval_report` but ``average``, and raises what that raises.
+    :func:`~simtrain.metrics.grouped_report` gives means by class or by any other grouping of the queries.
 
     Returns:
         For each metric a float64 tensor of shape ``(evaluated,)``, free of NaN, and under ``"query"`` the indices of
-        these queries, ascending, int64. Queries without a relevant item are not among them.
+        these queries, ascending, int64. Queries without a relevant item are not among them, unless ``empty="zero"``.
 
     Example:
         >>> points = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
@@ -106,39 +133,43 @@ def retrieval_scores(
         >>> scores["query"].tolist(), scores["mrr"].tolist()
         ([0, 1, 3], [1.0, 0.5, 1.0])
     """
-    cuts = _cuts(k)
+    labels = query_labels, gallery_labels
+    options = (distance, denominator, empty, memory_budget)
+    scores = _scores(query_embeddings, gallery_embeddings, labels, k, exclude, relevant, grades, *options)
+    del scores["n_relevant"]
+    return scores
+
+
+def _scores(
+    query_embeddings: Embeddings,
+    gallery_embeddings: Embeddings | None,
+    labels: tuple[Labels | None, Labels | None],
+    k: int | Sequence[int],
+    exclude: Exclude | None,
+    relevant: Relevant | None,
+    grades: Grades | None,
+    distance: Distance,
+    denominator: Denominator,
+    empty: Empty,
+    memory_budget: int,
+) -> dict[str, Tensor]:
+    cuts = checked_cuts(k)
+    checked_denominator(denominator)
+    if empty not in get_args(KnownEmpty):
+        raise ConfigError(f"unknown value of empty, {empty!r}; {nearest(str(empty), get_args(KnownEmpty))}")
+    alone = gallery_embeddings is None
     queries = as_vectors(query_embeddings, "queries")
     gallery = queries if gallery_embeddings is None else as_vectors(gallery_embeddings, "gallery")
     similarities = Similarities(queries, gallery, distance)
-    labels = query_labels if gallery_embeddings is None and gallery_labels is None else gallery_labels
-    relevance = _relevance(query_labels, labels, relevant, similarities)
-    exclusion = _exclusion(exclude, similarities, alone=gallery_embeddings is None)
+    gallery_labels = labels[0] if alone and labels[1] is None else labels[1]
+    sizes = len(queries), len(gallery)
+    relevance = which_relevance(labels[0], gallery_labels, relevant, grades, *sizes, similarities.device)
+    exclusion = _exclusion(exclude, similarities, alone=alone)
     blocks = rank(similarities, relevance, exclusion, depth=max(cuts), memory_budget=memory_budget)
-    return _ordered([_measured(block, cuts) for block in blocks], cuts)
-
-
-def _cuts(k: int | Sequence[int]) -> list[int]:
-    cuts = [k] if isinstance(k, int) else list(k)
-    if not cuts or any(isinstance(cut, bool) or not isinstance(cut, int) or cut < 1 for cut in cuts):
-        raise ConfigError(f"k is a positive integer or a sequence of them, got {k!r}")
-    return sorted(set(cuts))
-
-
-def _relevance(
-    query_labels: Labels | None, gallery_labels: Labels | None, relevant: Relevant | None, similarities: Similarities
-) -> Relevance:
-    n_queries, n_gallery, device = similarities.n_queries, similarities.n_gallery, similarities.device
-    if relevant is not None:
-        if query_labels is not None or gallery_labels is not None:
-            raise ConfigError("give labels or relevant=, not both")
-        return PairRelevance(as_pairs(relevant, n_queries).to(device), n_queries, n_gallery)
-    if query_labels is None or gallery_labels is None:
-        raise ConfigError("relevance is not known: give query_labels (and gallery_labels with a gallery) or relevant=")
-    first, second = label_numbers(query_labels, gallery_labels)
-    for labels, size, name in ((first, n_queries, "queries"), (second, n_gallery, "gallery items")):
-        if len(labels) != size:
-            raise DataError(f"got {len(labels)} labels for {size} {name}; give one label each")
-    return LabelRelevance(first.to(device), second.to(device))
+    scores = _joined([query_measures(block, cuts, denominator) for block in blocks], cuts)
+    missing = torch.ones(len(queries), dtype=torch.bool, device=scores["query"].device)
+    missing[scores["query"]] = False
+    return _with_empty(scores, missing.nonzero()[:, 0], empty)
 
 
 def _exclusion(exclude: Exclude | None, similarities: Similarities, *, alone: bool) -> Exclusion:
@@ -151,24 +182,22 @@ def _exclusion(exclude: Exclude | None, similarities: Similarities, *, alone: bo
     return Exclusion(own, mask, n_queries=n_queries, n_gallery=n_gallery, device=device)
 
 
-def _measured(block: Ranked, cuts: Sequence[int]) -> dict[str, Tensor]:
-    hits, n_relevant = block.hits, block.n_relevant
-    scores = {"query": block.queries, "mrr": reciprocal_rank(block.first_rank)}
-    scores["r_precision"] = r_precision(hits, n_relevant)
-    scores["map@r"] = average_precision(hits, n_relevant, "r")
-    for k in cuts:
-        scores[f"precision@{k}"] = precision(hits, k)
-        scores[f"recall@{k}"] = recall(hits, n_relevant, k)
-        scores[f"hit_rate@{k}"] = hit_rate(hits, k)
-        scores[f"ndcg@{k}"] = ndcg(hits, n_relevant, k)
-    return scores
-
-
-def _ordered(blocks: list[dict[str, Tensor]], cuts: Sequence[int]) -> dict[str, Tensor]:
+def _joined(blocks: list[dict[str, Tensor]], cuts: Sequence[int]) -> dict[str, Tensor]:
     if not blocks:
-        empty = torch.empty(0, dtype=torch.int64)
-        nothing = Ranked(empty, torch.empty(0, 0, dtype=torch.bool), empty, empty)
-        blocks = [_measured(nothing, cuts)]
-    joined = {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
-    order = joined["query"].argsort()
-    return {name: values[order] for name, values in joined.items()}
+        nothing = torch.empty(0, dtype=torch.int64)
+        blocks = [query_measures(Ranked(nothing, torch.empty(0, 0, dtype=torch.bool), nothing, nothing), cuts)]
+    return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
+
+
+def _with_empty(scores: dict[str, Tensor], missing: Tensor, empty: Empty) -> dict[str, Tensor]:
+    """Scores by ascending query; queries without a relevant item are treated as asked for."""
+    if empty == "error" and len(missing):
+        raise DataError(
+            f"{len(missing)} queries have no relevant item in the gallery, such as query {int(missing[0])}; leave them "
+            "out with empty='skip', or count them as 0 with empty='zero'"
+        )
+    if empty == "zero":
+        filled = {name: torch.cat([values, values.new_zeros(len(missing))]) for name, values in scores.items()}
+        scores = {**filled, "query": torch.cat([scores["query"], missing])}
+    order = scores["query"].argsort()
+    return {name: values[order] for name, values in scores.items()}

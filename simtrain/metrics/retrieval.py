@@ -15,7 +15,17 @@ from torchmetrics import Metric
 
 from simtrain.errors import ConfigError
 from simtrain.metrics.batch import rank_batch
-from simtrain.metrics.formulas import average_precision, hit_rate, ndcg, precision, r_precision, recall, reciprocal_rank
+from simtrain.metrics.formulas import (
+    Denominator,
+    average_precision,
+    checked_denominator,
+    hit_rate,
+    precision,
+    r_precision,
+    recall,
+    reciprocal_rank,
+)
+from simtrain.metrics.query_measures import measured_ndcg
 from simtrain.metrics.ranking import Ranked
 from simtrain.metrics.similarities import Distance
 from simtrain.registry import metrics
@@ -155,7 +165,7 @@ class RetrievalNDCG(_RetrievalAtK):
 
     def score(self, ranked: Ranked) -> Float[Tensor, " queries"]:
         """See :func:`simtrain.metrics.formulas.ndcg`."""
-        return ndcg(ranked.hits, ranked.n_relevant, self.k)
+        return measured_ndcg(ranked, self.k)
 
 
 @metrics.register_module()
@@ -202,10 +212,12 @@ class RetrievalMAP(RetrievalMetric):
     Args:
         k: Cut-off, or ``"r"`` (default) for each query's number of relevant items R.
         distance: ``"cosine"``, ``"dot"`` or ``"euclidean"``.
+        denominator: ``"min_k_relevant"``, ``"relevant"`` or ``"hits"``; see
+            :func:`~simtrain.metrics.formulas.average_precision`.
         **kwargs: Passed on to ``torchmetrics.Metric``.
 
     Raises:
-        ConfigError: ``k`` is neither a positive integer nor ``"r"``.
+        ConfigError: ``k`` is neither a positive integer nor ``"r"``, or the denominator is not known.
 
     Example:
         >>> metric = RetrievalMAP("r")
@@ -214,8 +226,15 @@ class RetrievalMAP(RetrievalMetric):
         tensor(1.)
     """
 
-    def __init__(self, k: int | Literal["r"] = "r", distance: Distance = "cosine", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        k: int | Literal["r"] = "r",
+        distance: Distance = "cosine",
+        denominator: Denominator = "min_k_relevant",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(distance, **kwargs)
+        self.denominator = checked_denominator(denominator)
         if isinstance(k, str) and k != "r":
             raise ConfigError(f"k is a positive integer or 'r' (each query's number of relevant items), got {k!r}")
         self.k: int | Literal["r"] = "r" if k == "r" else checked_k(k)
@@ -223,4 +242,4 @@ class RetrievalMAP(RetrievalMetric):
 
     def score(self, ranked: Ranked) -> Float[Tensor, " queries"]:
         """See :func:`simtrain.metrics.formulas.average_precision`."""
-        return average_precision(ranked.hits, ranked.n_relevant, self.k)
+        return average_precision(ranked.hits, ranked.n_relevant, self.k, self.denominator)

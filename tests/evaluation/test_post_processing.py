@@ -168,7 +168,7 @@ def test_figures_of_a_score_matrix_are_those_of_the_same_embeddings():
         torch.testing.assert_close(given[name], values)
     with pytest.raises(DataError, match="the scores of query 0 hold NaN"):
         matrix_scores([(torch.tensor([0]), torch.tensor([[math.nan]]))], 1, 1, relevant=[[0]])
-    with pytest.raises(DataError, match="relevance is not known"):
+    with pytest.raises(ConfigError, match="relevance is not known"):
         matrix_scores([], 1, 1)
 
 

@@ -112,7 +112,7 @@ def test_report_is_the_mean_of_the_scores_and_blocks_do_not_show():
     small = retrieval_scores(points, labels, gallery, others, memory_budget=1)
     assert all(torch.equal(scores[name], small[name]) for name in scores)
     report = retrieval_report(points, labels, gallery, others)
-    names = {f"{name}@{k}" for name in ("precision", "recall", "hit_rate", "ndcg") for k in (1, 5, 10)}
+    names = {f"{name}@{k}" for name in ("precision", "recall", "hit_rate", "map", "ndcg") for k in (1, 5, 10)}
     assert set(report) == names | {"mrr", "r_precision", "map@r", "n_queries", "n_queries_without_match"}
     assert all(report[name] == float(scores[name].mean()) for name in scores.keys() - {"query"})
     assert all(type(value) is float for value in report.values())

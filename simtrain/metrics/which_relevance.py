@@ -1,0 +1,47 @@
+"""Relevance as users say it: labels, pairs, lists or grades."""
+
+from __future__ import annotations
+
+import torch
+
+from simtrain.errors import ConfigError, DataError
+from simtrain.metrics.graded import GradedRelevance, Grades, as_graded, has_mappings
+from simtrain.metrics.labels import Labels, label_numbers
+from simtrain.metrics.relevance import LabelRelevance, PairRelevance, Relevance, Relevant, as_pairs
+
+
+def which_relevance(
+    query_labels: Labels | None,
+    gallery_labels: Labels | None,
+    relevant: Relevant | None,
+    grades: Grades | None,
+    n_queries: int,
+    n_gallery: int,
+    device: torch.device | str = "cpu",
+) -> Relevance:
+    """Relevance by labels, or by what ``relevant`` lists; arguments as :func:`~simtrain.metrics.retrieval_report`.
+
+    Raises:
+        ConfigError: Neither or both are given, or grades without pairs.
+        DataError: Labels or pairs do not fit queries and gallery.
+
+    Example:
+        >>> which_relevance(["a"], ["b", "a"], None, None, 1, 2).columns(torch.tensor([0])).tolist()
+        [[1]]
+    """
+    if relevant is not None:
+        if query_labels is not None or gallery_labels is not None:
+            raise ConfigError("give labels or relevant=, not both")
+        if grades is not None or has_mappings(relevant):
+            pairs, gains = as_graded(relevant, grades, n_queries)
+            return GradedRelevance(pairs.to(device), gains.to(device), n_queries, n_gallery)
+        return PairRelevance(as_pairs(relevant, n_queries).to(device), n_queries, n_gallery)
+    if grades is not None:
+        raise ConfigError("grades= are those of relevant=, rows (query index, gallery index): give both")
+    if query_labels is None or gallery_labels is None:
+        raise ConfigError("relevance is not known: give query_labels (and gallery_labels with a gallery) or relevant=")
+    first, second = label_numbers(query_labels, gallery_labels)
+    for labels, size, name in ((first, n_queries, "queries"), (second, n_gallery, "gallery items")):
+        if len(labels) != size:
+            raise DataError(f"got {len(labels)} labels for {size} {name}; give one label each")
+    return LabelRelevance(first.to(device), second.to(device))
