@@ -204,7 +204,13 @@ losses = Registry("loss", ("simtrain.losses",))
 miners = Registry("miner", ("simtrain.losses",))
 metrics = Registry(
     "metric",
-    ("simtrain.metrics.retrieval", "simtrain.evaluation.set_retrieval", "simtrain.evaluation.pair_correlation"),
+    (
+        "simtrain.metrics.retrieval",
+        "simtrain.metrics.pair_metrics",
+        "simtrain.metrics.geometry_metrics",
+        "simtrain.evaluation.set_retrieval",
+        "simtrain.evaluation.pair_correlation",
+    ),
 )
 samplers = Registry("sampler", ("simtrain.data",))
 preprocessors = Registry(

@@ -5,11 +5,16 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from simtrain.metrics.geometry import alignment, effective_rank, uniformity
 from simtrain.metrics.grouped import grouped_report
 from simtrain.metrics.neighbors import top_k
 from simtrain.metrics.report import retrieval_report, retrieval_scores
+from simtrain.metrics.verification import ErrorRates, fnmr_at_fmr, pair_auc
 
 if TYPE_CHECKING:
+    from simtrain.metrics.batch_metric import BatchMetric
+    from simtrain.metrics.geometry_metrics import Alignment, EffectiveRank, Uniformity
+    from simtrain.metrics.pair_metrics import PairAUC, PairFNMR
     from simtrain.metrics.retrieval import (
         RetrievalHitRate,
         RetrievalMAP,
@@ -21,7 +26,31 @@ if TYPE_CHECKING:
         RetrievalRPrecision,
     )
 
+# The classes need torchmetrics, which takes seconds to import; the functions do not.
+_CLASSES = {
+    "batch_metric": ("BatchMetric",),
+    "geometry_metrics": ("Alignment", "EffectiveRank", "Uniformity"),
+    "pair_metrics": ("PairAUC", "PairFNMR"),
+    "retrieval": (
+        "RetrievalHitRate",
+        "RetrievalMAP",
+        "RetrievalMetric",
+        "RetrievalNDCG",
+        "RetrievalPrecision",
+        "RetrievalRPrecision",
+        "RetrievalRecall",
+        "RetrievalReciprocalRank",
+    ),
+}
+_FILES = {name: file for file, names in _CLASSES.items() for name in names}
+
 __all__ = [
+    "Alignment",
+    "BatchMetric",
+    "EffectiveRank",
+    "ErrorRates",
+    "PairAUC",
+    "PairFNMR",
     "RetrievalHitRate",
     "RetrievalMAP",
     "RetrievalMetric",
@@ -30,17 +59,22 @@ __all__ = [
     "RetrievalRPrecision",
     "RetrievalRecall",
     "RetrievalReciprocalRank",
+    "Uniformity",
+    "alignment",
+    "effective_rank",
+    "fnmr_at_fmr",
     "grouped_report",
+    "pair_auc",
     "retrieval_report",
     "retrieval_scores",
     "top_k",
+    "uniformity",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    # The classes need torchmetrics, which takes seconds to import; the functions do not.
-    if name in __all__:
-        return getattr(importlib.import_module("simtrain.metrics.retrieval"), name)
+    if name in _FILES:
+        return getattr(importlib.import_module(f"simtrain.metrics.{_FILES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

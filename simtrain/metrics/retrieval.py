@@ -6,15 +6,16 @@ follow a training, while :func:`simtrain.metrics.retrieval_report` measures agai
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torchmetrics import Metric
 
 from simtrain.errors import ConfigError
 from simtrain.metrics.batch import rank_batch
+from simtrain.metrics.batch_metric import BatchMetric
 from simtrain.metrics.formulas import (
     Denominator,
     average_precision,
@@ -35,7 +36,7 @@ from simtrain.registry import metrics
 UNIT = 2**32
 
 
-class RetrievalMetric(Metric):
+class RetrievalMetric(BatchMetric):
     """Mean of a per-query score over all queries seen; the base of this module's metrics.
 
     The states are two integers, a sum of scores and a number of queries: constant memory, and exact under
@@ -47,9 +48,10 @@ class RetrievalMetric(Metric):
         **kwargs: Passed on to ``torchmetrics.Metric``.
     """
 
-    is_differentiable = False
     higher_is_better = True
-    full_state_update = False
+    plot_lower_bound = 0.0
+    plot_upper_bound = 1.0
+    graded: bool = False
     depth: int = 1
     to_r: bool = False
     first: bool = False
@@ -70,24 +72,10 @@ class RetrievalMetric(Metric):
         labels: Tensor | None = None,
         subgroups: Tensor | None = None,
     ) -> None:
-        """Add a batch, with its targets as the loss takes them.
-
-        Args:
-            embeddings: Shape ``(rows, dim)``, any floating point dtype.
-            groups: Of group batches: integers, shape ``(rows,)``.
-            pairs: Of pair batches: rows ``(query, document)`` of ``embeddings``, shape ``(pairs, 2)``.
-            labels: Of pair batches: shape ``(pairs,)``; only pairs with a label above 0 match. Default: all match.
-            subgroups: Of pair batches: integers, shape ``(pairs,)`` or ``(2 * pairs,)``; items of matching pairs in
-                the same non-zero subgroup are relevant to each other.
-
-        Raises:
-            ConfigError: Not exactly one of ``groups`` and ``pairs`` is given.
-            DataError: Targets do not fit the embeddings, or embeddings hold NaN.
-        """
-        depth, to_r, first = self.depth, self.to_r, self.first
-        for ranked in rank_batch(
-            embeddings, groups, pairs, labels, subgroups, distance=self.distance, depth=depth, to_r=to_r, first=first
-        ):
+        """Add a batch; see :meth:`~simtrain.metrics.batch_metric.BatchMetric.update`."""
+        depth, to_r, first, graded = self.depth, self.to_r, self.first, self.graded
+        search = partial(rank_batch, distance=self.distance, depth=depth, to_r=to_r, first=first, graded=graded)
+        for ranked in search(embeddings, groups, pairs, labels, subgroups):
             self.total += (self.score(ranked) * UNIT).round().long().sum().to(self.total.device)
             self.n_queries += len(ranked.queries)
 
@@ -106,14 +94,14 @@ class _RetrievalAtK(RetrievalMetric):
         self.k = self.depth = checked_k(k)
 
 
-def checked_k(k: Any) -> int:
+def checked_k(k: Any, name: str = "k") -> int:
     """Return ``k`` if it is a positive integer.
 
     Raises:
         ConfigError: It is not.
     """
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-        raise ConfigError(f"k is a positive integer, got {k!r}")
+        raise ConfigError(f"{name} is a positive integer, got {k!r}")
     return k
 
 
@@ -161,10 +149,25 @@ class RetrievalHitRate(_RetrievalAtK):
 
 @metrics.register_module()
 class RetrievalNDCG(_RetrievalAtK):
-    """Normalized discounted gain of the first ``k``, gains 0 and 1; arguments as :class:`RetrievalPrecision`."""
+    """Normalized discounted gain of the first ``k``.
+
+    Args:
+        k: Cut-off, default 1.
+        distance: ``"cosine"``, ``"dot"`` or ``"euclidean"``.
+        graded: Take the labels of pairs as gains; of items in one subgroup, the lower label of their pairs. Else, and
+            in group batches, gains are 0 and 1.
+        **kwargs: Passed on to ``torchmetrics.Metric``.
+
+    Raises:
+        ConfigError: ``k`` is not a positive integer.
+    """
+
+    def __init__(self, k: int = 1, distance: Distance = "cosine", graded: bool = False, **kwargs: Any) -> None:
+        super().__init__(k, distance, **kwargs)
+        self.graded = bool(graded)
 
     def score(self, ranked: Ranked) -> Float[Tensor, " queries"]:
-        """See :func:`simtrain.metrics.formulas.ndcg`."""
+        """See :func:`simtrain.metrics.formulas.ndcg` and :func:`simtrain.metrics.formulas.graded_ndcg`."""
         return measured_ndcg(ranked, self.k)
 
 

@@ -155,6 +155,66 @@ def test_half_precision_batches():
     assert metric.compute().dtype == torch.float32
 
 
+@settings(max_examples=25, deadline=None)
+@given(data=st.data(), seed=st.integers(0, 10**6), n=st.integers(1, 12), with_subgroups=st.booleans())
+def test_graded_ndcg_of_pair_batches(data, seed, n, with_subgroups):
+    points = grid(seed, 2 * n, 3)
+    pairs = torch.arange(2 * n).reshape(2, n).T
+    labels = torch.tensor(data.draw(st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), min_size=n, max_size=n)))
+    subgroups = torch.tensor(data.draw(st.lists(st.integers(0, 2), min_size=n, max_size=n))) * with_subgroups
+    grade = labels.repeat(2)
+    lower = torch.minimum(grade[:, None], grade)
+    owner, both = torch.arange(n).repeat(2), subgroups.repeat(2)
+    linked = (owner[:, None] == owner) | ((both[:, None] == both) & (both > 0))
+    gains = (lower * linked).double().fill_diagonal_(0.0)
+    rows = (gains > 0).any(dim=1).nonzero()[:, 0].tolist()
+    metric = RetrievalNDCG(3, distance="dot", graded=True)
+    metric.update(points, pairs=pairs, labels=labels, subgroups=subgroups)
+    values = []
+    for row in rows:
+        order = sorted(
+            (item for item in range(2 * n) if item != row), key=lambda i: (-float(points[row] @ points[i]), i)
+        )
+        discounts = 1 / torch.arange(2, 5).double().log2()
+        found, best = gains[row][order[:3]], gains[row].sort(descending=True).values[:3]
+        values.append(float(found @ discounts[: len(found)]) / float(best @ discounts[: len(best)]))
+    assert int(metric.n_queries) == len(rows)
+    assert float(metric.compute()) == pytest.approx(sum(values) / len(values) if values else 0.0, abs=1e-6)
+
+
+def test_grades_do_not_count_in_group_batches():
+    points, groups = grid(0, 20, 3), torch.arange(20) % 4
+    plain, graded = RetrievalNDCG(3), RetrievalNDCG(3, graded=True)
+    plain.update(points, groups)
+    graded.update(points, groups)
+    assert plain.compute() == graded.compute()
+
+
+@pytest.mark.parametrize("name", [name for name in room.__all__ if name[0].isupper() and name != "ErrorRates"])
+def test_every_metric_can_be_drawn(name):
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("agg")
+    if name in ("BatchMetric", "RetrievalMetric"):
+        return
+    metric = getattr(room, name)(**({"embedding_size": 4} if name == "EffectiveRank" else {}))
+    values = [metric(torch.randn(8, 4), torch.arange(8) // 2) for _ in range(3)]
+    figure, _ = metric.plot(values)
+    assert figure.axes[0].lines
+    matplotlib.pyplot.close(figure)
+
+
+def test_defect_25_the_denominator_of_a_batch_metric():
+    points, groups = grid(1, 30, 3), torch.arange(30) % 3
+    values = {}
+    for denominator in ("relevant", "min_k_relevant", "hits"):
+        metric = RetrievalMAP(4, denominator=denominator)
+        metric.update(points, groups)
+        values[denominator] = float(metric.compute())
+    assert values["relevant"] < values["min_k_relevant"] < values["hits"]
+    with pytest.raises(ConfigError, match="unknown denominator 'r'"):
+        RetrievalMAP(4, denominator="r")
+
+
 def test_all_classes_are_exported_and_registered():
     names = [name for name in room.__all__ if name.startswith("Retrieval") and name != "RetrievalMetric"]
     assert len(names) == 7
@@ -163,6 +223,8 @@ def test_all_classes_are_exported_and_registered():
         assert issubclass(cls, RetrievalMetric)
         assert registry.metrics.get(name) is cls
         assert name in dir(room)
+    for name in ("PairAUC", "PairFNMR", "Alignment", "Uniformity", "EffectiveRank"):
+        assert registry.metrics.get(name) is getattr(room, name)
     assert registry.metrics.build({"type": "RetrievalPrecision", "k": 4}).k == 4
     with pytest.raises(AttributeError, match="has no attribute 'RetrievalF1'"):
         _ = room.RetrievalF1
