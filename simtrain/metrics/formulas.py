@@ -93,12 +93,22 @@ def average_precision(
 
     With ``k="r"`` the cut is the query's own number of relevant items R, and so is the divisor: MAP@R.
 
+    Each tool calls its own figure MAP@k:
+
+    ====================  ======================  =============================================================
+    ``denominator``       divisor                 the same figure
+    ====================  ======================  =============================================================
+    ``"min_k_relevant"``  min(k, R)               sentence-transformers' ``InformationRetrievalEvaluator``
+    ``"relevant"``        R                       pytorch-metric-learning's ``mean_average_precision``, trec_eval
+    ``"hits"``            found in the first k    torchmetrics' ``RetrievalMAP``, open-metric-learning
+    ====================  ======================  =============================================================
+
     Args:
         hits: Whether the item at each rank is relevant.
         n_relevant: Number of relevant items R of each query.
         k: Cut-off, or ``"r"``.
-        denominator: ``"min_k_relevant"``; ``"relevant"`` divides by R, as trec_eval does: 1 cannot be reached where
-            k < R; ``"hits"`` by the relevant items found among the first k, which rewards finding few.
+        denominator: ``"min_k_relevant"``; ``"relevant"`` divides by R: 1 cannot be reached where k < R; ``"hits"`` by
+            the relevant items found among the first k, which rewards finding few.
 
     Reference:
         Musgrave, Belongie, Lim: A Metric Learning Reality Check, 2020, section 3.2 (MAP@R).

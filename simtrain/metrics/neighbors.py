@@ -11,6 +11,7 @@ from simtrain.metrics.exclusion import Exclude, Exclusion, split_exclude
 from simtrain.metrics.scan import MEMORY_BUDGET, Scan, Workspace, block_sizes
 from simtrain.metrics.similarities import Distance, Similarities
 from simtrain.metrics.vectors import Embeddings, as_vectors
+from simtrain.models.progress import track
 
 
 def top_k(
@@ -21,6 +22,7 @@ def top_k(
     distance: Distance = "cosine",
     exclude: Exclude | None = None,
     memory_budget: int = MEMORY_BUDGET,
+    show_progress: bool | None = None,
 ) -> tuple[Float[Tensor, "queries k"], Int64[Tensor, "queries k"]]:
     """Find the ``k`` nearest gallery items of every query: exact, with no matrix of all scores.
 
@@ -36,6 +38,7 @@ def top_k(
             called block by block.
         memory_budget: Bytes for scores and candidates beside embeddings and results, default 64 MB. A budget
             smaller than one tile of scores (1.2 MB on a CPU) is taken as one tile.
+        show_progress: See :class:`~simtrain.models.progress.Progress`; default: when it takes over a second.
 
     Returns:
         Scores and indices, shape ``(queries, k)`` each, best first. Scores are float32, or float64 where queries or
@@ -58,17 +61,20 @@ def top_k(
     similarities = Similarities(left, right, distance)
     own, mask = split_exclude(exclude)
     exclusion = Exclusion(own, mask, n_queries=len(left), n_gallery=len(right), device=right.device)
-    return _search(similarities, exclusion, k, memory_budget)
+    return _search(similarities, exclusion, k, memory_budget, show_progress)
 
 
-def _search(similarities: Similarities, exclusion: Exclusion, k: int, memory_budget: int) -> tuple[Tensor, Tensor]:
+def _search(
+    similarities: Similarities, exclusion: Exclusion, k: int, memory_budget: int, show_progress: bool | None
+) -> tuple[Tensor, Tensor]:
     shape, device = (similarities.n_queries, k), similarities.device
     scores = torch.full(shape, -torch.inf, dtype=similarities.dtype, device=device)
     indices = torch.full(shape, -1, device=device)
     found = min(k, similarities.n_gallery)
     rows, columns = block_sizes(similarities, found, memory_budget)
     workspace = Workspace()
-    for start in range(0, len(scores), rows):
+    starts = range(0, len(scores), rows)
+    for start in track(starts, len(scores), "searching", show_progress, size=rows):
         queries = torch.arange(start, min(start + rows, len(scores)), device=device)
         best = Scan(similarities, exclusion, queries, columns, workspace).top(found)
         scores[queries, :found], indices[queries, :found] = best

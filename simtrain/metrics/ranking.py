@@ -15,6 +15,7 @@ from simtrain.metrics.relevance import Relevance
 from simtrain.metrics.relevant_scores import RelevantScores
 from simtrain.metrics.scan import MEMORY_BUDGET, Scan, Workspace, block_sizes
 from simtrain.metrics.similarities import Similarities
+from simtrain.models.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ def rank(
     to_r: bool = True,
     first: bool = True,
     memory_budget: int = MEMORY_BUDGET,
+    show_progress: bool | None = False,
 ) -> Iterator[Ranked]:
     """Rank the gallery for every query that has a relevant item, block by block.
 
@@ -62,6 +64,7 @@ def rank(
         to_r: Look at least at as many ranks as a query has relevant items.
         first: Find the rank of the first relevant item, wherever it stands.
         memory_budget: Bytes for scores and candidates.
+        show_progress: See :class:`~simtrain.models.progress.Progress`.
 
     Yields:
         Blocks of queries, those with most relevant items first; queries without any are left out.
@@ -70,13 +73,15 @@ def rank(
     # Blocks of like counts: one query with many relevant items does not make others look as deep.
     order = counts.argsort(descending=True, stable=True)[: int((counts > 0).sum())]
     done, workspace = 0, Workspace()
-    while done < len(order):
-        deepest = max(depth, int(counts[order[done]])) if to_r else depth
-        deepest = min(deepest, similarities.n_gallery)
-        rows, columns = block_sizes(similarities, deepest, memory_budget)
-        scan = Scan(similarities, exclusion, order[done : done + rows], columns, workspace)
-        yield _ranked(scan, relevance, exclusion, deepest, first)
-        done += rows
+    with Progress("ranking", len(order), show_progress) as progress:
+        while done < len(order):
+            deepest = max(depth, int(counts[order[done]])) if to_r else depth
+            deepest = min(deepest, similarities.n_gallery)
+            rows, columns = block_sizes(similarities, deepest, memory_budget)
+            scan = Scan(similarities, exclusion, order[done : done + rows], columns, workspace)
+            yield _ranked(scan, relevance, exclusion, deepest, first)
+            done += rows
+            progress.advance(rows)
 
 
 def _ranked(scan: Scan, relevance: Relevance, exclusion: Exclusion, depth: int, first: bool) -> Ranked:

@@ -42,6 +42,7 @@ def retrieval_report(
     empty: Empty = "skip",
     average: Average = "macro",
     memory_budget: int = MEMORY_BUDGET,
+    show_progress: bool | None = None,
 ) -> dict[str, float]:
     """Measure retrieval exactly; each number is the mean over the queries that have a relevant item.
 
@@ -60,13 +61,14 @@ def retrieval_report(
         grades: Grade of each row of ``relevant``: above 0 it is relevant, and ``ndcg@k`` takes it as the gain.
         distance: ``"cosine"``, ``"dot"`` or ``"euclidean"``.
         denominator: What ``map@k`` is divided by, for k and a query's number of relevant items R: min(k, R), R
-            (``"relevant"``, as torchmetrics, trec_eval) or the items found (``"hits"``); see
+            (``"relevant"``) or the items found (``"hits"``). Other tools divide differently, see the table at
             :func:`~simtrain.metrics.formulas.average_precision`.
         empty: Queries without a relevant item are left out (``"skip"``), count as 0 in every metric (``"zero"``), or
             are an error (``"error"``).
         average: ``"macro"``: every query counts alike. ``"micro"``: every relevant item does, so a query weighs as
             much as it has relevant items.
         memory_budget: Bytes for scores and candidates beside the embeddings, default 64 MB; see :func:`top_k`.
+        show_progress: See :class:`~simtrain.models.progress.Progress`; default: when it takes over a second.
 
     Returns:
         ``precision@k`` (found / k, also where the gallery is smaller), ``recall@k`` (found / relevant), ``hit_rate@k``
@@ -88,7 +90,7 @@ def retrieval_report(
     if average not in get_args(KnownAverage):
         raise ConfigError(f"unknown average {average!r}; {nearest(str(average), get_args(KnownAverage))}")
     labels = query_labels, gallery_labels
-    options = (distance, denominator, empty, memory_budget)
+    options = (distance, denominator, empty, memory_budget, show_progress)
     scores = _scores(query_embeddings, gallery_embeddings, labels, k, exclude, relevant, grades, *options)
     weights = scores.pop("n_relevant")
     queries, n_without = scores.pop("query"), int((weights == 0).sum())
@@ -117,6 +119,7 @@ def retrieval_scores(
     denominator: Denominator = "min_k_relevant",
     empty: Empty = "skip",
     memory_budget: int = MEMORY_BUDGET,
+    show_progress: bool | None = None,
 ) -> dict[str, Tensor]:
     """Measure retrieval exactly, query by query: for bootstrap intervals, paired tests and error analysis.
 
@@ -134,7 +137,7 @@ def retrieval_scores(
         ([0, 1, 3], [1.0, 0.5, 1.0])
     """
     labels = query_labels, gallery_labels
-    options = (distance, denominator, empty, memory_budget)
+    options = (distance, denominator, empty, memory_budget, show_progress)
     scores = _scores(query_embeddings, gallery_embeddings, labels, k, exclude, relevant, grades, *options)
     del scores["n_relevant"]
     return scores
@@ -152,6 +155,7 @@ def _scores(
     denominator: Denominator,
     empty: Empty,
     memory_budget: int,
+    show_progress: bool | None,
 ) -> dict[str, Tensor]:
     cuts = checked_cuts(k)
     checked_denominator(denominator)
@@ -165,7 +169,10 @@ def _scores(
     sizes = len(queries), len(gallery)
     relevance = which_relevance(labels[0], gallery_labels, relevant, grades, *sizes, similarities.device)
     exclusion = _exclusion(exclude, similarities, alone=alone)
-    blocks = rank(similarities, relevance, exclusion, depth=max(cuts), memory_budget=memory_budget)
+    depth = max(cuts)
+    blocks = rank(
+        similarities, relevance, exclusion, depth=depth, memory_budget=memory_budget, show_progress=show_progress
+    )
     scores = _joined([query_measures(block, cuts, denominator) for block in blocks], cuts)
     missing = torch.ones(len(queries), dtype=torch.bool, device=scores["query"].device)
     missing[scores["query"]] = False

@@ -222,3 +222,15 @@ def test_first_bad_row_is_named(value):
 def test_messages(queries, gallery, words, error, message):
     with pytest.raises(error, match=message):
         top_k(queries, gallery, **{"k": 1, **words})
+
+
+def test_a_long_search_tells_how_far_it_is(capsys):
+    points = grid(0, 700, 4)
+    found = top_k(points, points, 3, distance="dot", memory_budget=1, show_progress=True)
+    told = capsys.readouterr().err
+    assert "searching: 192 of 700" in told
+    assert "items/s" in told
+    assert "left" in told
+    quiet = top_k(points, points, 3, distance="dot", memory_budget=1, show_progress=False)
+    assert capsys.readouterr().err == ""
+    assert torch.equal(found[1], quiet[1])

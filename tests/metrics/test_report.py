@@ -325,3 +325,13 @@ POINTS = torch.zeros(3, 2)
 def test_messages(words, error, message):
     with pytest.raises(error, match=message):
         retrieval_report(POINTS, **words)
+
+
+def test_a_long_report_tells_how_far_it_is(capsys):
+    points, labels = torch.randn(700, 4), torch.arange(700) % 7
+    shown = retrieval_report(points, labels, memory_budget=1, show_progress=True)
+    told = capsys.readouterr().err
+    assert "ranking: 192 of 700" in told
+    quiet = retrieval_report(points, labels, memory_budget=1, show_progress=False)
+    assert capsys.readouterr().err == ""
+    assert shown == quiet
