@@ -1,0 +1,48 @@
+"""The section ``training`` of a config."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from simtrain.config.limits import Above, AtLeast, OneOf, limited
+
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true")
+LOOPS = ("auto", "cached", "trainer")
+DEVICES = ("auto", "cpu", "cuda", "gpu", "mps")
+
+
+@dataclass
+class TrainingConfig:
+    """How the training loop runs.
+
+    Attributes:
+        epochs: Passes over the training data.
+        batch_size: Samples a batch.
+        drop_last: Leave out the last, smaller batch of an epoch.
+        num_workers: Worker processes that collate; not needed where every encoder is cached.
+        gradient_accumulation: Batches whose gradients are summed for one optimizer step.
+        grad_clip: Largest gradient norm; null for none.
+        precision: Lightning's word for the number format: ``32-true``, ``bf16-mixed``, ``16-mixed``, ...
+        device: ``auto``, ``cpu``, ``cuda``, ...
+        devices: How many of them; more than one trains one process on each.
+        strategy: Lightning's word for how processes work together: ``auto``, ``ddp``, ...
+        ema: Arguments of :class:`simtrain.training.averaging.WeightEMA`; null for no averaging of weights.
+        progress_bar: Show a progress bar; null shows one on a terminal only.
+        loop: ``auto`` takes the fast loop where every encoder is cached and there is one device; ``cached`` refuses to
+            run without it; ``trainer`` never takes it.
+    """
+
+    epochs: int = limited(10, AtLeast(1))
+    batch_size: int = limited(256, AtLeast(1))
+    drop_last: bool = False
+    num_workers: int = limited(0, AtLeast(0))
+    gradient_accumulation: int = limited(1, AtLeast(1))
+    grad_clip: float | None = limited(None, Above(0, "or null for none"))
+    precision: str = limited("32-true", OneOf(PRECISIONS))
+    device: str = limited("auto", OneOf(DEVICES))
+    devices: int = limited(1, AtLeast(1))
+    strategy: str = "auto"
+    ema: dict[str, Any] | None = None
+    progress_bar: bool | None = None
+    loop: str = limited("auto", OneOf(LOOPS))
