@@ -52,6 +52,7 @@ def compare(
     """Compare two systems on the same queries: differences (B minus A), intervals and p-values."""
     from simtrain.cli import _check_parent
     from simtrain.evaluation.comparison import compare_scores
+    from simtrain.evaluation.text_files import draft
 
     _check_parent(output)
     if missing not in ("error", "zero"):
@@ -69,7 +70,8 @@ def compare(
     values = {**found.to_dict(), "worse": worse}
     typer.echo(json.dumps(values, indent=2) if as_json else f"{found.table()}\n{found.n_queries} queries")
     if output is not None:
-        output.write_text(json.dumps(values, indent=2) + "\n")
+        with draft(output) as file:
+            file.write(json.dumps(values, indent=2) + "\n")
     if worse:
         typer.echo(f"{names[1]} is worse in {', '.join(worse)}", err=True)
         raise typer.Exit(EXIT_WORSE)

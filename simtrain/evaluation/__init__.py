@@ -30,6 +30,7 @@ from simtrain.evaluation.saved_embeddings import evaluate_embeddings, read_embed
 from simtrain.evaluation.set_retrieval import SetRetrieval
 from simtrain.evaluation.significance import PairedTest, bootstrap_interval, paired_test
 from simtrain.evaluation.subsets import SubsetResult, evaluate_subsets
+from simtrain.evaluation.table import comparison_table, result_table, results_table
 from simtrain.evaluation.trec import read_qrels, read_run, write_qrels, write_run
 from simtrain.evaluation.whitening import Whitening, fit_whitening
 
@@ -57,6 +58,7 @@ __all__ = [
     "augment_gallery",
     "bootstrap_interval",
     "compare_scores",
+    "comparison_table",
     "confused_classes",
     "error_report",
     "evaluate",
@@ -78,6 +80,8 @@ __all__ = [
     "read_online_products",
     "read_qrels",
     "read_run",
+    "result_table",
+    "results_table",
     "retrieval_task",
     "run_metrics",
     "search_run",

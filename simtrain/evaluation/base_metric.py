@@ -34,6 +34,7 @@ class BaseMetric:
     Attributes:
         results: What was collected since the last evaluation, one entry a sample, or :class:`Numbered` ones.
         dataset_meta: What is known of the data set as a whole; set by the loop.
+        state: What a runner tells of itself (epoch, step, device), where there is one.
 
     Example:
         >>> class Accuracy(BaseMetric):
@@ -51,6 +52,7 @@ class BaseMetric:
         self.prefix = prefix
         self.results: list[Any] = []
         self.dataset_meta: Mapping[str, Any] | None = None
+        self.state: Any = None
 
     def process(self, data_batch: Any, data_samples: Any) -> None:
         """Take a batch.

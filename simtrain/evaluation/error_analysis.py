@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from simtrain.errors import ConfigError, nearest
+from simtrain.errors import ConfigError, DataError, nearest
 from simtrain.evaluation.error_findings import ConfusedClasses, NearDuplicate, SuspectLabel, WorstQuery
 from simtrain.metrics import retrieval_scores, top_k
 from simtrain.metrics.exclusion import Exclude
@@ -48,13 +48,15 @@ def worst_queries(
         exclude: Pairs to leave out.
 
     Raises:
-        ConfigError: The metric is unknown.
+        ConfigError: The metric is unknown, or ``n`` or ``found`` is not positive.
+        DataError: As :func:`simtrain.metrics.retrieval_scores`.
 
     Example:
         >>> points = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.8, 0.2]])
         >>> [worst.query for worst in worst_queries(points, [0, 0, 1, 1], n=1)]
         [3]
     """
+    _check_number(n)
     scores = retrieval_scores(
         query_embeddings, query_labels, gallery_embeddings, gallery_labels, exclude=exclude, relevant=relevant
     )
@@ -101,14 +103,22 @@ def confused_classes(
         k: Neighbours to look at.
         exclude: Pairs to leave out.
 
+    Raises:
+        ConfigError: ``n`` or ``k`` is not positive, or a gallery comes without labels.
+        DataError: There is not one label an item.
+
     Example:
         >>> points = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.8, 0.2]])
         >>> confused_classes(points, ["cat", "cat", "dog", "dog"])[0].to_dict()
         {'label': 'dog', 'other': 'cat', 'count': 1, 'share': 0.5}
     """
+    _check_number(n)
     names = query_labels if gallery_embeddings is None else gallery_labels
-    assert names is not None
+    if names is None:
+        raise ConfigError("the classes of the gallery are not known: give gallery_labels with gallery_embeddings")
     own, other = (numbers.cpu() for numbers in label_numbers(query_labels, names))
+    _check_labels(own, query_embeddings, "queries")
+    _check_labels(other, query_embeddings if gallery_embeddings is None else gallery_embeddings, "gallery items")
     queries = as_vectors(query_embeddings, "queries")
     gallery, left_out = _searched(query_embeddings, gallery_embeddings, exclude, torch.arange(len(queries)))
     items = top_k(queries, gallery, k=k, exclude=left_out)[1].cpu()
@@ -136,12 +146,18 @@ def likely_wrong_labels(embeddings: Embeddings, labels: Labels, n: int = 10, *, 
         n: How many items.
         k: Neighbours to ask.
 
+    Raises:
+        ConfigError: ``n`` or ``k`` is not positive.
+        DataError: There is not one label an item.
+
     Example:
         >>> points = torch.tensor([[1.0, 0.0], [1.0, 0.1], [1.0, 0.2], [0.0, 1.0], [0.1, 1.0], [0.2, 1.0]])
         >>> likely_wrong_labels(points, ["a", "a", "b", "b", "b", "b"], k=2)[0].suggested
         'a'
     """
+    _check_number(n)
     own = label_numbers(labels, labels)[0].cpu()
+    _check_labels(own, embeddings, "items")
     vectors = as_vectors(embeddings, "embeddings")
     cosines, items = top_k(vectors, vectors, k=k, exclude=torch.arange(len(vectors), device=vectors.device))
     cosines, items = cosines.cpu().double(), items.cpu()
@@ -196,6 +212,16 @@ def near_duplicates(
     return [
         NearDuplicate(row, int(items[row, place]), float(scores[row, place])) for row, place in near[order].tolist()
     ]
+
+
+def _check_number(n: int) -> None:
+    if isinstance(n, bool) or n < 1:
+        raise ConfigError(f"n is a positive integer, got {n!r}")
+
+
+def _check_labels(numbers: Tensor, embeddings: Embeddings, what: str) -> None:
+    if len(numbers) != len(embeddings):
+        raise DataError(f"got {len(numbers)} labels for {len(embeddings)} {what}; give one label each")
 
 
 def _searched(

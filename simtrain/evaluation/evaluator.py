@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -18,7 +19,7 @@ class Evaluator:
         metrics: A :class:`BaseMetric`, a torchmetrics ``Metric`` (its ``update`` is given embeddings and targets), the
             config of a registered one (``{"type": "SetRetrieval", "k": [1]}``), a sequence of these, or a mapping from
             names to these. The figures of named metrics are called ``<name>/<figure>``; that of a torchmetrics metric
-            by the name, or else by its class.
+            by the name, or else by its class. A torchmetrics metric is copied; a BaseMetric collects what it is fed.
 
     Attributes:
         metrics: The metrics.
@@ -40,7 +41,9 @@ class Evaluator:
     """
 
     def __init__(self, metrics: Any) -> None:
-        self.metrics: list[BaseMetric] = _metrics(metrics)
+        named = _metrics(metrics)
+        self.metrics: list[BaseMetric] = [metric for _, metric in named]
+        self._names = [name for name, _ in named]
         self.state: Any = None
         self._dataset_meta: Mapping[str, Any] | None = None
 
@@ -48,7 +51,7 @@ class Evaluator:
         """Take what a runner tells of the run: epoch, step, device."""
         self.state = state
         for metric in self.metrics:
-            metric.state = state  # type: ignore[attr-defined]
+            metric.state = state
 
     @property
     def dataset_meta(self) -> Mapping[str, Any] | None:
@@ -85,8 +88,9 @@ class Evaluator:
             DataError: A metric has nothing to measure.
         """
         figures: dict[str, float] = {}
-        for metric in self.metrics:
-            for name, value in metric.evaluate(size).items():
+        for prefix, metric in zip(self._names, self.metrics, strict=True):
+            for figure, value in metric.evaluate(size).items():
+                name = figure if prefix is None else f"{prefix}/{figure}"
                 if name in figures:
                     raise ConfigError(
                         f"two metrics give a figure called {name!r}; pass the metrics as a mapping from names to them"
@@ -142,7 +146,7 @@ class UpdatedMetric(BaseMetric):
 
     def __init__(self, metric: Any, name: str | None = None) -> None:
         super().__init__()
-        self.metric, self.name = metric, name or type(metric).__name__
+        self.metric, self.name = copy.deepcopy(metric), name or type(metric).__name__
         self.metric.reset()
 
     def process(self, data_batch: Any, data_samples: Any) -> None:
@@ -177,7 +181,8 @@ def embeddings_of(data_samples: Any, name: str) -> tuple[Any, Mapping[str, Any]]
     return data_samples["embeddings"], data_samples["targets"]
 
 
-def _metrics(given: Any) -> list[BaseMetric]:
+def _metrics(given: Any) -> list[tuple[str | None, BaseMetric]]:
+    """Metrics, each with what is put before its figures' names."""
     if isinstance(given, Mapping) and "type" not in given:
         return [_metric(metric, str(name)) for name, metric in given.items()]
     if isinstance(given, Sequence) and not isinstance(given, str):
@@ -185,15 +190,13 @@ def _metrics(given: Any) -> list[BaseMetric]:
     return [_metric(given)]
 
 
-def _metric(given: Any, name: str | None = None) -> BaseMetric:
+def _metric(given: Any, name: str | None = None) -> tuple[str | None, BaseMetric]:
     if isinstance(given, Mapping):
         given = registry.metrics.build(given)
     if isinstance(given, BaseMetric):
-        if name is not None:
-            given.prefix = name
-        return given
+        return name, given
     if all(callable(getattr(given, word, None)) for word in ("update", "compute", "reset")):
-        return UpdatedMetric(given, name)
+        return None, UpdatedMetric(given, name)
     raise ConfigError(
         f"an Evaluator takes BaseMetrics, torchmetrics Metrics and configs {{'type': NAME, ...}} of them, got "
         f"{type(given).__name__}"

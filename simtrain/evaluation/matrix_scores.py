@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from simtrain.errors import DataError
+from simtrain.metrics.formulas import Denominator, checked_denominator
 from simtrain.metrics.graded import GradedRelevance, Grades
 from simtrain.metrics.labels import Labels
 from simtrain.metrics.query_measures import checked_cuts, query_measures
 from simtrain.metrics.ranking import Ranked
 from simtrain.metrics.relevance import Relevance, Relevant
+from simtrain.metrics.unmatched import Empty, checked_empty, with_unmatched
 from simtrain.metrics.which_relevance import which_relevance
 
 MaskFunction = Callable[[Tensor, Tensor], Tensor]
@@ -22,13 +24,15 @@ def matrix_scores(
     blocks: Iterable[tuple[Tensor, Tensor]],
     n_queries: int,
     n_gallery: int,
-    k: Sequence[int] = (1, 5, 10),
+    k: int | Sequence[int] = (1, 5, 10),
     *,
     query_labels: Labels | None = None,
     gallery_labels: Labels | None = None,
     relevant: Relevant | None = None,
     grades: Grades | None = None,
     exclude: MaskFunction | None = None,
+    denominator: Denominator = "min_k_relevant",
+    empty: Empty = "skip",
 ) -> dict[str, Tensor]:
     """Measure retrieval query by query, as :func:`simtrain.metrics.retrieval_scores`, from given scores.
 
@@ -43,6 +47,8 @@ def matrix_scores(
         relevant: Pairs (query, gallery item), see :func:`simtrain.metrics.retrieval_report`.
         grades: Grade of each of them.
         exclude: Function ``(query numbers, gallery numbers) -> booleans``, True where a pair is left out.
+        denominator: Divisor of ``map@k``, see :func:`simtrain.metrics.retrieval_report`.
+        empty: What to do about queries without a relevant item, see there.
 
     Raises:
         ConfigError: Relevance is not known.
@@ -54,6 +60,8 @@ def matrix_scores(
         tensor([0.5000], dtype=torch.float64)
     """
     relevance = which_relevance(query_labels, gallery_labels, relevant, grades, n_queries, n_gallery)
+    checked_denominator(denominator)
+    checked_empty(empty)
     cuts, gallery = checked_cuts(k), torch.arange(n_gallery)
     parts = []
     for queries, scores in blocks:
@@ -66,11 +74,10 @@ def matrix_scores(
             # Stable: what is left out goes to the end, the rest keeps its order.
             last = left_out.byte().argsort(dim=1, stable=True)
             order, left_out = order.gather(1, last), left_out.gather(1, last)
-        parts.append(query_measures(_ranked(queries, order, left_out, relevance), cuts))
+        parts.append(query_measures(_ranked(queries, order, left_out, relevance), cuts, denominator))
     joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     del joined["n_relevant"]
-    places = joined["query"].argsort()
-    return {name: values[places] for name, values in joined.items()}
+    return with_unmatched(joined, n_queries, empty)
 
 
 def _ranked(queries: Tensor, order: Tensor, left_out: Tensor, relevance: Relevance) -> Ranked:

@@ -89,9 +89,12 @@ class PostProcessing:
             queries = expand_queries(queries, gallery, self.query_expansion, self.alpha, exclude=exclude)
         return queries, gallery
 
-    def reranker(self, queries: Tensor, gallery: Tensor | None) -> ReciprocalReranking | None:
-        """What gives the final distances of changed embeddings; None where the cosine does."""
-        return ReciprocalReranking(queries, gallery, self.k1, self.k2, self.lambda_value) if self.reranking else None
+    def reranker(
+        self, queries: Tensor, gallery: Tensor | None, show_progress: bool | None = None
+    ) -> ReciprocalReranking:
+        """What gives the final distances of changed embeddings, where :attr:`reranking` is asked for."""
+        words = {"show_progress": show_progress}
+        return ReciprocalReranking(queries, gallery, self.k1, self.k2, self.lambda_value, **words)
 
     def _transform(self, gallery: Tensor) -> Whitening | None:
         if isinstance(self.whitening, Whitening):

@@ -28,11 +28,17 @@ def process_rank() -> int:
 
 def gathered_objects(part: T) -> list[T] | None:
     """Parts of all processes in the first one; None in the others."""
+    parts = objects_of_all(part)
+    return parts if process_rank() == 0 else None
+
+
+def objects_of_all(part: T) -> list[T]:
+    """Parts of all processes, in all of them."""
     if n_processes() == 1:
         return [part]
     parts: list[Any] = [None] * n_processes()
     dist.all_gather_object(parts, part)
-    return parts if process_rank() == 0 else None
+    return parts
 
 
 def shared_object(value: Any) -> Any:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from simtrain.errors import ConfigError
+from simtrain.errors import ConfigError, DataError
 from simtrain.metrics.exclusion import Exclude
 from simtrain.metrics.neighbors import top_k
 from simtrain.metrics.vectors import as_vectors, unit_rows
@@ -39,6 +39,7 @@ def expand_queries(
 
     Raises:
         ConfigError: ``k`` or ``alpha`` is out of range.
+        DataError: The gallery is empty, or rows do not fit each other.
 
     Reference:
         Radenović, Tolias, Chum: Fine-tuning CNN Image Retrieval with No Human Annotation, 2018, section 3.4;
@@ -50,6 +51,8 @@ def expand_queries(
     """
     if alpha < 0:
         raise ConfigError(f"alpha should be at least 0, got {alpha}")
+    if not len(gallery):
+        raise DataError("queries are expanded by gallery items, and the gallery is empty")
     left, right = (unit_rows(as_vectors(rows, name)) for rows, name in ((queries, "queries"), (gallery, "gallery")))
     scores, items = top_k(left, right, k=k, distance="dot", exclude=exclude)
     # Missing neighbours of a small gallery have index -1, and no weight.

@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from simtrain.errors import ConfigError
+from simtrain.errors import ConfigError, DataError
 from simtrain.metrics.neighbors import top_k
 from simtrain.metrics.vectors import as_vectors, unit_rows
+from simtrain.models.progress import track
 
 Pairs = tuple[Tensor, Tensor, Tensor]
 BLOCK = 256
@@ -30,9 +31,11 @@ class ReciprocalReranking:
         k1: Size of the neighbourhoods.
         k2: Neighbours whose sets are averaged (local query expansion); 1 for none.
         lambda_value: Weight of the original distance, from 0 to 1.
+        show_progress: Show a progress bar; None shows one for work of over a second.
 
     Raises:
         ConfigError: A setting is out of range.
+        DataError: Queries and gallery have other numbers of dimensions, or a row holds NaN.
 
     Reference:
         Zhong, Zheng, Cao, Li: Re-ranking Person Re-identification with k-reciprocal Encoding, 2017.
@@ -51,6 +54,8 @@ class ReciprocalReranking:
         k1: int = 20,
         k2: int = 6,
         lambda_value: float | int = 0.3,
+        *,
+        show_progress: bool | None = None,
     ) -> None:
         if k1 < 1 or not k2 >= 1:
             raise ConfigError(f"k1 and k2 should be at least 1, got k1={k1}, k2={k2}")
@@ -59,9 +64,12 @@ class ReciprocalReranking:
         # Sets of neighbours are made item by item: that is work for the CPU.
         left = unit_rows(as_vectors(queries, "queries").cpu())
         parts = [left] if gallery is None else [left, unit_rows(as_vectors(gallery, "gallery").cpu())]
+        if parts[-1].shape[1] != left.shape[1]:
+            raise DataError(f"queries have {left.shape[1]} dimensions, the gallery has {parts[-1].shape[1]}")
         self._all = torch.cat(parts)
         self._first = 0 if gallery is None else len(left)
-        self._k1, self._k2, self._lambda = k1, k2, lambda_value
+        self._k1, self._k2, self._lambda, self.show_progress = k1, k2, lambda_value, show_progress
+        self.n_queries = len(left)
         self._neighbours = _with_itself_first(self._all, min(max(k1 + 1, k2), len(self._all)))
         self._largest = self._largest_distances()
         self._sets = self._encoded()
@@ -108,7 +116,8 @@ class ReciprocalReranking:
         """Each item's set of reciprocal neighbours with Gaussian weights, end to end."""
         whole = self._reciprocal(self._k1)
         half = self._reciprocal(round(self._k1 / 2))
-        sets = [self._expanded(row, whole, half) for row in range(len(self._all))]
+        rows = track(range(len(self._all)), len(self._all), "comparing neighbours", self.show_progress)
+        sets = [self._expanded(row, whole, half) for row in rows]
         columns = torch.cat(sets)
         counts = torch.tensor([len(one) for one in sets])
         owners = torch.arange(len(sets)).repeat_interleave(counts)
@@ -154,9 +163,10 @@ class ReciprocalReranking:
         return _packed(keys.div(size, rounding_mode="floor"), keys % size, summed, size)
 
 
-def reranked(model: ReciprocalReranking, n_queries: int) -> Iterator[tuple[Tensor, Tensor]]:
+def reranked(model: ReciprocalReranking) -> Iterator[tuple[Tensor, Tensor]]:
     """Query numbers and their scores, higher is nearer, some at a time."""
-    for queries in torch.split(torch.arange(n_queries), BLOCK):
+    blocks = torch.split(torch.arange(model.n_queries), BLOCK)
+    for queries in track(blocks, model.n_queries, "re-ranking", model.show_progress, size=BLOCK):
         yield queries, -model.distances(queries)
 
 

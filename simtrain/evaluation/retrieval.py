@@ -11,6 +11,9 @@ from simtrain.cache import CachedModel
 from simtrain.evaluation.post_processing import PostProcessing
 from simtrain.evaluation.retrieval_result import RetrievalResult
 from simtrain.evaluation.retrieval_task import COUNTS, RetrievalTask, retrieval_task
+from simtrain.metrics.formulas import Denominator, checked_denominator
+from simtrain.metrics.query_measures import checked_cuts
+from simtrain.metrics.unmatched import Empty, checked_empty
 from simtrain.models import SimilarityModel
 
 __all__ = ["COUNTS", "RetrievalResult", "RetrievalTask", "encode_task", "evaluate", "retrieval_task"]
@@ -20,11 +23,13 @@ __all__ = ["COUNTS", "RetrievalResult", "RetrievalTask", "encode_task", "evaluat
 def evaluate(
     model: SimilarityModel | CachedModel,
     data: Mapping[str, Any],
-    k: Sequence[int] = ...,
+    k: int | Sequence[int] = ...,
     *,
     batch_size: int = ...,
     show_progress: bool | None = ...,
     post: PostProcessing | None = ...,
+    denominator: Denominator = ...,
+    empty: Empty = ...,
 ) -> dict[str, RetrievalResult]: ...
 
 
@@ -32,39 +37,49 @@ def evaluate(
 def evaluate(
     model: SimilarityModel | CachedModel,
     data: Any,
-    k: Sequence[int] = ...,
+    k: int | Sequence[int] = ...,
     *,
     batch_size: int = ...,
     show_progress: bool | None = ...,
     post: PostProcessing | None = ...,
+    denominator: Denominator = ...,
+    empty: Empty = ...,
 ) -> RetrievalResult: ...
 
 
 def evaluate(
     model: SimilarityModel | CachedModel,
     data: Any,
-    k: Sequence[int] = (1, 5, 10),
+    k: int | Sequence[int] = (1, 5, 10),
     *,
     batch_size: int = 32,
     show_progress: bool | None = None,
     post: PostProcessing | None = None,
+    denominator: Denominator = "min_k_relevant",
+    empty: Empty = "skip",
 ) -> Any:
     """Encode the items of a test set and measure how well each query finds what is relevant to it.
 
     Args:
         model: The model.
-        data: Samples or a data set of them; see :func:`retrieval_task` for what is searched where. A mapping from
-            names to these measures several test sets.
+        data: Samples or a data set of them, a query/gallery test or a judged search; see :func:`retrieval_task` for
+            what is searched where. A mapping from names to these measures several test sets.
         k: Depths of the metrics at k.
         batch_size: Items a batch while encoding.
         show_progress: Show a progress bar; None shows one on a terminal for work of over a second.
         post: Whitening, expansion of queries, re-ranking and so on; default: nothing.
+        denominator: Divisor of ``map@k``: ``"min_k_relevant"``, ``"relevant"`` or ``"hits"``; whose figure each is says
+            the table at :func:`~simtrain.metrics.formulas.average_precision`.
+        empty: Queries without a relevant item are left out (``"skip"``), count as 0 (``"zero"``), or are an error
+            (``"error"``). The result counts them.
 
     Returns:
         Figures by query, their means and intervals; of several test sets, by name. The search is exact, by cosine.
 
     Raises:
-        DataError: The samples are no test set; see :func:`retrieval_task`.
+        ConfigError: An option is not accepted.
+        DataError: The samples are no test set (see :func:`retrieval_task`), or a query has nothing to find and
+            ``empty`` is ``"error"``.
 
     Example:
         >>> from simtrain.data import SimilarityPairSample
@@ -76,10 +91,13 @@ def evaluate(
         1.0
     """
     options: dict[str, Any] = {"batch_size": batch_size, "show_progress": show_progress}
+    words: dict[str, Any] = {"post": post, "denominator": denominator, "empty": empty}
     if isinstance(data, Mapping):
-        return {name: evaluate(model, part, k, post=post, **options) for name, part in data.items()}
+        return {name: evaluate(model, part, k, **options, **words) for name, part in data.items()}
+    # What is wrong shows before all is encoded.
+    checked_cuts(k), checked_denominator(denominator), checked_empty(empty)
     task = retrieval_task(data)
-    return task.score(*encode_task(model, task, **options), k=k, post=post)
+    return task.score(*encode_task(model, task, **options), k=k, show_progress=show_progress, **words)
 
 
 def encode_task(

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from simtrain.errors import ConfigError, DataError, nearest
 from simtrain.evaluation.pair_scores import PairScores
 from simtrain.evaluation.significance import PairedTest, bootstrap_interval, paired_test
 from simtrain.evaluation.text_files import draft
+from simtrain.metrics import grouped_report
+from simtrain.metrics.labels import Labels
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,8 @@ class RetrievalResult:
         seed: Seed of the resampling.
         n_resamples: Resamples of an interval and of a test; a p-value is at least one in so many.
         pair_scores: Similarities and scores of the pairs, where they are graded.
+        n_without_match: Queries of the test set that have nothing to find; they are not among the scores, unless they
+            were asked to count as 0.
         query_rows: Row of each measured query in the test set, shape ``(n_queries,)``; None if that is not known.
     """
 
@@ -37,10 +42,11 @@ class RetrievalResult:
     n_resamples: int = 2_000
     query_rows: Tensor | None = field(default=None, repr=False)
     pair_scores: PairScores | None = field(default=None, repr=False)
+    n_without_match: int = 0
 
     @property
     def n_queries(self) -> int:
-        """Number of queries with at least one relevant item."""
+        """Number of queries that the scores are of."""
         return len(next(iter(self.scores.values())))
 
     @property
@@ -67,7 +73,7 @@ class RetrievalResult:
 
         Raises:
             ConfigError: The metric is not one of each query.
-            DataError: The two results are not over the same number of queries.
+            DataError: The two results are not over the same queries.
         """
         if name not in self.scores or name not in other.scores:
             raise ConfigError(f"{name!r} is no metric of single queries in both results; {nearest(name, self.scores)}")
@@ -75,15 +81,41 @@ class RetrievalResult:
             raise DataError(
                 f"a paired comparison needs the same queries on both sides, got {self.n_queries} and {other.n_queries}"
             )
+        rows, others = self.query_rows, other.query_rows
+        if rows is not None and others is not None and not rows.cpu().equal(others.cpu()):
+            apart = int((rows.cpu() != others.cpu()).nonzero()[0])
+            raise DataError(
+                "a paired comparison needs the same queries on both sides: their numbers differ, first "
+                f"{int(rows[apart])} and {int(others[apart])}"
+            )
         return paired_test(
             other.scores[name], self.scores[name], self.n_resamples, self.seed, confidence=self.confidence
         )
+
+    def by_group(self, groups: Labels) -> dict[Hashable, dict[str, float]]:
+        """Means by group of the queries: by class, camera, language.
+
+        Args:
+            groups: Group of each query of the test set, in its order, also of those without a match.
+
+        Returns:
+            Group → metric name → mean; see :func:`simtrain.metrics.grouped_report`.
+
+        Raises:
+            DataError: There are not enough groups, or they are floating point.
+        """
+        rows = torch.arange(self.n_queries) if self.query_rows is None else self.query_rows
+        return grouped_report({"query": rows, **self.scores}, groups)
 
     def as_dict(self, names: Sequence[str] = ()) -> dict[str, Any]:
         """Figures and intervals as JSON values; all metrics, or those that are named."""
         chosen = {name: mean for name, mean in self.metrics.items() if not names or name in names}
         intervals = {name: list(self.interval(name)) for name in chosen}
-        counts = {"n_queries": self.n_queries, "n_gallery": self.n_gallery}
+        counts = {
+            "n_queries": self.n_queries,
+            "n_queries_without_match": self.n_without_match,
+            "n_gallery": self.n_gallery,
+        }
         return {"metrics": chosen, "intervals": intervals, "confidence": self.confidence, **counts}
 
     def save(self, path: str | Path) -> None:

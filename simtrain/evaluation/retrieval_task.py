@@ -21,6 +21,8 @@ from simtrain.evaluation.post_processing import PostProcessing
 from simtrain.evaluation.reciprocal_reranking import ReciprocalReranking, reranked
 from simtrain.evaluation.retrieval_result import RetrievalResult
 from simtrain.metrics import retrieval_scores
+from simtrain.metrics.formulas import Denominator
+from simtrain.metrics.unmatched import Empty
 
 COUNTS = ("query", "n_queries", "n_queries_without_match")
 CHUNK = 65_536
@@ -56,8 +58,12 @@ class RetrievalTask:
         self,
         query_embeddings: Tensor,
         gallery_embeddings: Tensor | None = None,
-        k: Sequence[int] = (1, 5, 10),
+        k: int | Sequence[int] = (1, 5, 10),
         post: PostProcessing | None = None,
+        *,
+        denominator: Denominator = "min_k_relevant",
+        empty: Empty = "skip",
+        show_progress: bool | None = None,
     ) -> RetrievalResult:
         """Figures for embeddings of the queries and, where there is one, of the gallery.
 
@@ -66,19 +72,30 @@ class RetrievalTask:
             gallery_embeddings: Shape ``(gallery, dim)``.
             k: Depths of the metrics at k.
             post: What is done to the embeddings, and after the search; correlations of graded pairs are without it.
+            denominator: Divisor of ``map@k``, see :func:`simtrain.metrics.retrieval_report`.
+            empty: What to do about queries without a relevant item, see there.
+            show_progress: Show a progress bar; None shows one for work of over a second.
+
+        Raises:
+            ConfigError: An option is not accepted.
+            DataError: Embeddings hold NaN, or do not fit the task.
         """
         queries, gallery = query_embeddings, gallery_embeddings
         if post is not None:
             queries, gallery = post.embeddings(queries, gallery, self.exclude)
-        reranker = None if post is None else post.reranker(queries, gallery)
-        n_gallery = len(queries) - 1 if gallery is None else len(gallery)
-        if reranker is None:
-            scores = retrieval_scores(queries, gallery_embeddings=gallery, k=k, **self._relevance(gallery is None))
+        words: dict[str, Any] = {"k": k, "denominator": denominator, "empty": empty}
+        words.update(self._relevance(gallery is None))
+        if post is None or not post.reranking:
+            scores = retrieval_scores(queries, gallery_embeddings=gallery, show_progress=show_progress, **words)
         else:
-            scores = self._reranked(reranker, len(queries), gallery is None, k)
+            scores = self._reranked(post.reranker(queries, gallery, show_progress), gallery is None, words)
+        n_gallery = len(queries) - 1 if gallery is None else len(gallery)
+        # A relevant item has a rank, however late.
+        n_without = len(queries) - int((scores["mrr"] > 0).sum())
         values = {name: value for name, value in scores.items() if name not in COUNTS}
         pair_scores = self._pair_scores(query_embeddings, gallery_embeddings)
-        return RetrievalResult(values, n_gallery, query_rows=scores["query"], pair_scores=pair_scores)
+        words = {"query_rows": scores["query"], "pair_scores": pair_scores, "n_without_match": n_without}
+        return RetrievalResult(values, n_gallery, **words)
 
     def _relevance(self, alone: bool) -> dict[str, Any]:
         if self.relevant is not None:
@@ -86,13 +103,10 @@ class RetrievalTask:
         labels = {} if alone else {"gallery_labels": self.gallery_groups}
         return {"query_labels": self.groups, "exclude": self.exclude, **labels}
 
-    def _reranked(
-        self, reranker: ReciprocalReranking, n_queries: int, alone: bool, k: Sequence[int]
-    ) -> dict[str, Tensor]:
-        words = self._relevance(alone)
+    def _reranked(self, reranker: ReciprocalReranking, alone: bool, words: dict[str, Any]) -> dict[str, Tensor]:
         if alone:
             words.update(gallery_labels=self.groups, exclude=_is_itself)
-        return matrix_scores(reranked(reranker, n_queries), n_queries, reranker.n_gallery, k, **words)
+        return matrix_scores(reranked(reranker), reranker.n_queries, reranker.n_gallery, **words)
 
     def _pair_scores(self, queries: Tensor, gallery: Tensor | None) -> PairScores | None:
         if self.graded is None or self.grades is None or gallery is None:

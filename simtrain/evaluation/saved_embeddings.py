@@ -62,7 +62,7 @@ def evaluate_embeddings(
     data: Any,
     embeddings: Tensor | str | Path,
     gallery_embeddings: Tensor | str | Path | None = None,
-    k: Sequence[int] = (1, 5, 10),
+    k: int | Sequence[int] = (1, 5, 10),
     *,
     post: PostProcessing | None = None,
 ) -> RetrievalResult:

@@ -17,11 +17,13 @@ from simtrain.evaluation.process_group import (
     by_first_process,
     gathered_chunks,
     n_processes,
+    objects_of_all,
     process_rank,
-    shared_object,
 )
 from simtrain.evaluation.retrieval import COUNTS
 from simtrain.metrics import retrieval_scores
+from simtrain.metrics.formulas import Denominator
+from simtrain.metrics.unmatched import Empty
 from simtrain.metrics.vectors import unit_rows
 from simtrain.registry import metrics
 
@@ -42,6 +44,8 @@ class SetRetrieval(BaseMetric):
         k: Depths of the metrics at k.
         names: Figures to give; default: all.
         distance: ``"cosine"``, ``"dot"`` or ``"euclidean"``.
+        denominator: Divisor of ``map@k``, see :func:`simtrain.metrics.retrieval_report`.
+        empty: What to do about queries without a relevant item: ``"skip"``, ``"zero"`` or ``"error"``.
         memory_budget: Bytes of embeddings to hold in memory, default 1 GiB.
         prefix: Put before the figures' names, with a slash.
 
@@ -49,7 +53,7 @@ class SetRetrieval(BaseMetric):
         scores: Metric name → value for each query, of the last evaluation; empty but in the first process.
 
     Raises:
-        ConfigError: A name or the distance is unknown, or the budget is not positive.
+        ConfigError: A name, the distance or an option is unknown, or the budget is not positive.
 
     Example:
         >>> metric = SetRetrieval(k=1, names=["precision@1", "mrr"])
@@ -65,14 +69,18 @@ class SetRetrieval(BaseMetric):
         names: Sequence[str] | None = None,
         *,
         distance: str = "cosine",
+        denominator: Denominator = "min_k_relevant",
+        empty: Empty = "skip",
         memory_budget: int = STORE_BUDGET,
         prefix: str | None = None,
     ) -> None:
         super().__init__(prefix)
         self.k = k if isinstance(k, int) else tuple(k)
         self.distance, self.memory_budget = distance, memory_budget
+        self.options: dict[str, Any] = {"k": self.k, "denominator": denominator, "empty": empty}
         # What is wrong shows now, and not after the first epoch.
-        known = [name for name in _scored(torch.eye(2), torch.zeros(2).long(), self.k, distance) if name not in COUNTS]
+        tried = retrieval_scores(torch.eye(2), torch.zeros(2).long(), distance=distance, **self.options)
+        known = [name for name in tried if name not in COUNTS]
         for name in names or ():
             if name not in known:
                 raise ConfigError(f"SetRetrieval has no figure {name!r}; {nearest(name, known)}")
@@ -107,9 +115,7 @@ class SetRetrieval(BaseMetric):
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Measure what was collected, and forget it; see :meth:`BaseMetric.evaluate`."""
-        kind = shared_object(self._kind)
-        if kind is None:
-            raise DataError("SetRetrieval has nothing to measure: no batch was processed since the last evaluation")
+        kind = self._common_kind()
         measure = self._groups if kind == "groups" else self._pairs
         collected = self._gathered(kind)
         try:
@@ -125,6 +131,17 @@ class SetRetrieval(BaseMetric):
         self._links: list[Tensor] = []
         self._kind = None
         self._is_numbered = True
+
+    def _common_kind(self) -> str:
+        """Kind of the batches of all processes; some may have none."""
+        facts = [(kind, numbered) for kind, numbered in objects_of_all((self._kind, self._is_numbered)) if kind]
+        kinds = sorted({kind for kind, _ in facts})
+        if len(kinds) != 1:
+            self.reset()
+            found = "no batch was processed" if not kinds else f"processes have batches of {' and '.join(kinds)}"
+            raise DataError(f"SetRetrieval has nothing to measure: {found} since the last evaluation")
+        self._is_numbered = all(numbered for _, numbered in facts)
+        return kinds[0]
 
     def _figures(self, scores: dict[str, Tensor]) -> dict[str, float]:
         self.scores = {name: values for name, values in scores.items() if name not in COUNTS}
@@ -174,7 +191,7 @@ class SetRetrieval(BaseMetric):
         linked = _first_places(links[:, 0])
         groups = links[linked[torch.searchsorted(links[linked, 0].contiguous(), numbers[first])], 1]
         rows = store.rows() if torch.equal(first, torch.arange(len(store))) else store.take(first).rows()
-        return _scored(rows, groups, self.k, self._final_distance)
+        return retrieval_scores(rows, groups, distance=self._final_distance, **self.options)
 
     def _pairs(self, store: EmbeddingStore, numbers: Tensor, links: Tensor, size: int) -> dict[str, Tensor]:
         same = self._same_items(numbers)
@@ -198,8 +215,8 @@ class SetRetrieval(BaseMetric):
             store.take(query_rows).rows(),
             gallery_embeddings=store.take(document_rows).rows(),
             relevant=relevant,
-            k=self.k,
             distance=self._final_distance,
+            **self.options,
         )
 
     def _same_items(self, numbers: Tensor) -> Tensor | None:
@@ -210,10 +227,6 @@ class SetRetrieval(BaseMetric):
     @property
     def _final_distance(self) -> str:
         return "dot" if self.distance == "cosine" else self.distance
-
-
-def _scored(rows: Tensor, groups: Tensor, k: Any, distance: str) -> dict[str, Tensor]:
-    return retrieval_scores(rows, groups, k=k, distance=distance)
 
 
 def _first_places(numbers: Int64[Tensor, " rows"]) -> Int64[Tensor, " distinct"]:

@@ -54,7 +54,7 @@ def evaluate_subsets(
     n_queries: int,
     repeats: int = 5,
     seed: int = 0,
-    k: Sequence[int] = (1, 5, 10),
+    k: int | Sequence[int] = (1, 5, 10),
     *,
     n_gallery: int | None = None,
     batch_size: int = 32,
@@ -164,11 +164,13 @@ def _part(task: RetrievalTask, queries: Tensor, gallery: Tensor) -> RetrievalTas
         return None if pairs is None else torch.stack([numbers[side][pairs[:, side]] for side in (0, 1)], dim=1)
 
     relevant, graded = renumbered(task.relevant), renumbered(task.graded)
+    kept = None if relevant is None else (relevant >= 0).all(dim=1)
     inside = None if graded is None else (graded >= 0).all(dim=1)
     return RetrievalTask(
         [task.queries[row] for row in queries.tolist()],
         [task.gallery[row] for row in gallery.tolist()],
-        relevant=None if relevant is None else relevant[(relevant >= 0).all(dim=1)],
+        relevant=None if relevant is None else relevant[kept],
+        gains=None if task.gains is None else task.gains[kept],
         groups=None if task.groups is None else task.groups[queries],
         gallery_groups=None if task.gallery_groups is None else task.gallery_groups[gallery],
         exclude=None if exclude is None else lambda some, columns: exclude(queries[some], gallery[columns]),

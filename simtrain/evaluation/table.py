@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from simtrain.evaluation.retrieval import RetrievalResult
+from simtrain.errors import ConfigError, nearest
+from simtrain.evaluation.retrieval_result import RetrievalResult
 
 
 def result_table(result: RetrievalResult, names: Sequence[str]) -> str:
@@ -16,6 +17,34 @@ def result_table(result: RetrievalResult, names: Sequence[str]) -> str:
     """
     rows = [[name, f"{result.metrics[name]:.3f}", _interval(result.interval(name))] for name in names]
     return markdown_table(["metric", "value", f"{result.confidence:.0%} interval"], rows)
+
+
+def results_table(results: Mapping[str, RetrievalResult], names: Sequence[str], first: str = "test set") -> str:
+    """Markdown table of several results: a line for each, a column for each metric, with intervals.
+
+    Args:
+        results: Result of each test set, or of each model, by what it is called.
+        names: Metrics to show, in this order.
+        first: Head of the first column.
+
+    Raises:
+        ConfigError: A result has no such metric.
+
+    Example:
+        >>> import torch
+        >>> print(results_table({"faq": RetrievalResult({"mrr": torch.tensor([1.0, 1.0])}, 2)}, ["mrr"]))
+        | test set | queries | mrr                  |
+        | -------- | ------- | -------------------- |
+        | faq      | 2       | 1.000 [1.000, 1.000] |
+    """
+    rows = []
+    for called, result in results.items():
+        for name in names:
+            if name not in result.metrics:
+                raise ConfigError(f"{called} has no metric {name!r}; {nearest(name, result.metrics)}")
+        figures = [f"{result.metrics[name]:.3f} {_interval(result.interval(name))}" for name in names]
+        rows.append([called, f"{result.n_queries:,}", *figures])
+    return markdown_table([first, "queries", *names], rows)
 
 
 def comparison_table(before: RetrievalResult, after: RetrievalResult, names: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import TextIOBase
@@ -31,7 +32,7 @@ def opened(path: Path, what: str) -> Iterator[TextIOBase]:
             "TextIOBase", (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig")
         ) as file:
             yield file
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read as {what} in UTF-8: {error}") from None
 
 

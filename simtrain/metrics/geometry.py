@@ -81,10 +81,12 @@ def uniformity(embeddings: Embeddings, t: float | int = 2) -> float:
 def sum_of_potentials(rows: Float[Tensor, "rows dim"], t: float | int) -> Float64[Tensor, ""]:
     """Sum of ``exp(-t d^2)`` over all ordered pairs of different unit rows, in memory of some rows with all."""
     total = torch.zeros((), dtype=torch.float64, device=rows.device)
+    # d^2 of unit rows is 2 - 2 cos; a row of zeros has no unit row.
+    lengths = rows.any(dim=1).double()
     for start in range(0, len(rows), CHUNK):
         part = rows[start : start + CHUNK]
-        # Unit rows: d^2 = 2 - 2 cos.
-        potentials = (part @ rows.T).double().mul_(2.0 * t).sub_(2.0 * t).clamp_(max=0.0).exp_()
+        squared = (part @ rows.T).double().mul_(-2.0).add_(lengths).add_(lengths[start : start + CHUNK, None])
+        potentials = squared.clamp_(min=0.0).mul_(-t).exp_()
         potentials.diagonal(offset=start).zero_()
         total += potentials.sum()
     return total

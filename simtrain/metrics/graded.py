@@ -84,6 +84,8 @@ def as_graded(relevant: Relevant, grades: Grades | None, n_queries: int) -> tupl
     if has_mappings(relevant):
         if grades is not None:
             raise ConfigError("relevant= holds grades already (mappings of index to grade): leave grades= out")
+        if not all(isinstance(items, Mapping) for items in relevant):
+            raise DataError("relevant= has mappings of index to grade for some queries and lists for others; give one")
         pairs = as_pairs([list(items) for items in relevant], n_queries)
         return pairs, _as_grades([grade for items in relevant for grade in items.values()])
     if not isinstance(relevant, Tensor | np.ndarray):

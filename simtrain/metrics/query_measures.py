@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Integral
+from typing import Any
 
 from torch import Tensor
 
@@ -31,10 +33,10 @@ def checked_cuts(k: int | Sequence[int]) -> list[int]:
         >>> checked_cuts((5, 1, 5))
         [1, 5]
     """
-    cuts = [k] if isinstance(k, int) else list(k)
-    if not cuts or any(isinstance(cut, bool) or not isinstance(cut, int) or cut < 1 for cut in cuts):
+    cuts: list[Any] = list(k) if isinstance(k, Iterable) else [k]
+    if not cuts or any(isinstance(cut, bool) or not isinstance(cut, Integral) or cut < 1 for cut in cuts):
         raise ConfigError(f"k is a positive integer or a sequence of them, got {k!r}")
-    return sorted(set(cuts))
+    return sorted({int(cut) for cut in cuts})
 
 
 def query_measures(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from simtrain.errors import ConfigError, DataError
 from simtrain.metrics.graded import GradedRelevance, Grades, as_graded, has_mappings
@@ -32,6 +33,8 @@ def which_relevance(
     if relevant is not None:
         if query_labels is not None or gallery_labels is not None:
             raise ConfigError("give labels or relevant=, not both")
+        if isinstance(relevant, Tensor) and relevant.dtype == torch.bool:
+            raise DataError("relevant= must be indices, got booleans; give relevant.nonzero() of a matrix of booleans")
         if grades is not None or has_mappings(relevant):
             pairs, gains = as_graded(relevant, grades, n_queries)
             return GradedRelevance(pairs.to(device), gains.to(device), n_queries, n_gallery)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from simtrain.data import SimilarityGroupSample, SimilarityPairSample
-from simtrain.errors import ConfigError
+from simtrain.errors import ConfigError, DataError
 from simtrain.evaluation import (
     confused_classes,
     error_report,
@@ -118,6 +118,35 @@ def test_a_report_shows_the_items():
     report = error_report(retrieval_task(pairs), points[:30], points[30:], n=4)
     assert list(report) == ["worst_queries"]
     assert report["worst_queries"][0]["found_items"][0].startswith("d")
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda p: confused_classes(p, [0] * 6, p), ConfigError, "give gallery_labels with gallery_embeddings"),
+        (lambda p: confused_classes(p, [0] * 3), DataError, "got 3 labels for 6 queries; give one label each"),
+        (lambda p: confused_classes(p, [0] * 6, p, [0]), DataError, "got 1 labels for 6 gallery items"),
+        (lambda p: confused_classes(p, [0] * 6, n=0), ConfigError, "n is a positive integer, got 0"),
+        (lambda p: likely_wrong_labels(p, [0] * 3), DataError, "got 3 labels for 6 items"),
+        (lambda p: likely_wrong_labels(p, [0] * 7), DataError, "got 7 labels for 6 items"),
+        (lambda p: likely_wrong_labels(p, [0] * 6, n=-1), ConfigError, "n is a positive integer, got -1"),
+        (lambda p: likely_wrong_labels(p, [0] * 6, k=0), ConfigError, "k is a positive integer, got 0"),
+        (lambda p: worst_queries(p, [0] * 6, n=-1), ConfigError, "n is a positive integer, got -1"),
+        (lambda p: worst_queries(p, [0] * 5), DataError, "got 5 labels for 6 queries"),
+    ],
+)
+def test_what_does_not_fit_is_told(call, error, message):
+    with pytest.raises(error, match=message):
+        call(torch.randn(6, 3))
+
+
+def test_nothing_to_find_and_few_items():
+    points = torch.randn(3, 2)
+    assert worst_queries(points, ["a", "b", "c"]) == []
+    assert likely_wrong_labels(points[:1], ["a"]) == []
+    assert confused_classes(points[:1], ["a"]) == []
+    assert confused_classes(points, ["a"] * 3, k=9) == []
+    assert near_duplicates(points, points[:0]) == []
 
 
 def test_labels_that_float32_cannot_tell_apart_are_different():

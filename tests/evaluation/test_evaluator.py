@@ -58,6 +58,35 @@ def test_names_of_metrics_keep_figures_apart():
     assert [type(metric).__name__ for metric in evaluator.metrics] == ["Accuracy", "UpdatedMetric", "SetRetrieval"]
 
 
+def test_given_metrics_keep_their_names_and_a_torchmetrics_metric_its_state():
+    accuracy, updated = Accuracy(prefix="own"), RetrievalPrecision(k=1)
+    updated.update(torch.eye(2), torch.tensor([0, 0]))
+    for name in ("a", "b"):
+        evaluator = Evaluator({name: accuracy, "p": updated})
+        assert accuracy.prefix == "own"
+        accuracy.process([1], [1])
+        evaluator.metrics[1].process(None, {"embeddings": torch.eye(2), "targets": {"groups": torch.tensor([0, 0])}})
+        assert evaluator.evaluate(1) == {f"{name}/own/accuracy": 1.0, "p": 1.0}
+        assert int(updated.n_queries) == 2, "it is a copy that is fed"
+
+
+def test_the_divisor_of_map_and_queries_without_a_match_are_options():
+    embeddings, groups = torch.randn(20, 4), torch.tensor([*range(15), 0, 0, 0, 1, 1])
+    for words in ({"denominator": "relevant"}, {"empty": "zero"}):
+        metric = SetRetrieval(k=2, **words)
+        for results in batches(embeddings, groups, 6):
+            metric.process(None, results)
+        expected = retrieval_scores(embeddings, groups, k=2, **words)
+        del expected["query"]
+        assert metric.evaluate(20) == {name: pytest.approx(float(value.mean())) for name, value in expected.items()}
+    strict = SetRetrieval(k=2, empty="error")
+    strict.process(None, {"embeddings": embeddings, "targets": {"groups": groups}})
+    with pytest.raises(DataError, match="13 queries have no relevant item in the gallery, such as query 2"):
+        strict.evaluate(20)
+    with pytest.raises(ConfigError, match="unknown denominator 'r'"):
+        SetRetrieval(denominator="r")
+
+
 def test_what_is_no_metric_is_refused():
     with pytest.raises(ConfigError, match=r"an Evaluator takes BaseMetrics, torchmetrics Metrics and configs.*got int"):
         Evaluator(3)

@@ -12,7 +12,14 @@ from simtrain import SimilarityModel, evaluate
 from simtrain.data import QueryGallery, SimilarityGroupSample, SimilarityPairSample, SimilarityTripletSample
 from simtrain.encoders import PrecomputedEncoder
 from simtrain.errors import ConfigError, DataError
-from simtrain.evaluation import evaluate_embeddings, evaluate_subsets, read_embeddings, retrieval_task
+from simtrain.evaluation import (
+    JudgedSearch,
+    Qrels,
+    evaluate_embeddings,
+    evaluate_subsets,
+    read_embeddings,
+    retrieval_task,
+)
 from simtrain.evaluation.subsets import subsets
 from simtrain.heads import EmptyHead
 
@@ -167,6 +174,18 @@ def test_a_subset_of_a_gallery_keeps_what_is_relevant(data):
     everything = evaluate_subsets(MODEL, data, n_queries=1000, repeats=1)
     assert everything.mean == pytest.approx(evaluate(MODEL, data).metrics)
     assert evaluate_subsets(MODEL, data, n_queries=6, repeats=2).results[0].n_gallery == len(task.gallery)
+
+
+def test_a_subset_keeps_the_grades_of_what_is_relevant():
+    names = [f"d{row}" for row in range(30)]
+    qrels = Qrels.from_dict({f"q{row}": {names[row]: 1, names[(row + 7) % 30]: 3} for row in range(20)})
+    test = JudgedSearch([f"q{row}" for row in range(20)], POINTS[:20], names, POINTS[20:50], qrels)
+    whole = evaluate(MODEL, test, k=3)
+    subset = evaluate_subsets(MODEL, test, n_queries=1000, repeats=1, k=3)
+    assert subset.mean == pytest.approx(whole.metrics)
+    [part] = subsets(retrieval_task(test), 5, 1, n_gallery=12)
+    assert sorted(set(part.gains.tolist())) == [1.0, 3.0]
+    assert len(part.gains) == len(part.relevant) == 10
 
 
 def test_numbers_of_subsets_are_positive():

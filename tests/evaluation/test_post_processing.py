@@ -20,6 +20,7 @@ from simtrain.evaluation import (
     retrieval_task,
 )
 from simtrain.evaluation.matrix_scores import matrix_scores
+from simtrain.evaluation.reciprocal_reranking import reranked
 from simtrain.heads import EmptyHead
 from simtrain.metrics import retrieval_scores
 from simtrain.models import SimilarityModel
@@ -134,7 +135,7 @@ def test_reciprocal_reranking_is_that_of_the_paper(k1, k2, weight):
     np.testing.assert_allclose(given.numpy(), expected, atol=2e-5)
 
 
-def test_settings_out_of_range_are_told():
+def test_settings_out_of_range_are_told(without_type_checks):
     for words, message in (
         ({"k1": 0}, "k1 should be at least 1, got 0"),
         ({"lambda_value": 2}, "lambda_value should be from 0 to 1, got 2"),
@@ -144,6 +145,10 @@ def test_settings_out_of_range_are_told():
     ):
         with pytest.raises(ConfigError, match=message):
             PostProcessing(**words)
+    with pytest.raises(DataError, match="queries have 3 dimensions, the gallery has 2"):
+        ReciprocalReranking(torch.eye(3), torch.eye(2))
+    with pytest.raises(DataError, match="expanded by gallery items, and the gallery is empty"):
+        expand_queries(torch.eye(2), torch.empty(0, 2))
     with pytest.raises(ConfigError, match="k1 and k2 should be at least 1, got k1=0"):
         ReciprocalReranking(torch.eye(2), k1=0)
     with pytest.raises(ConfigError, match="lambda_value should be from 0 to 1"):
@@ -170,6 +175,17 @@ def test_figures_of_a_score_matrix_are_those_of_the_same_embeddings():
         matrix_scores([(torch.tensor([0]), torch.tensor([[math.nan]]))], 1, 1, relevant=[[0]])
     with pytest.raises(ConfigError, match="relevance is not known"):
         matrix_scores([], 1, 1)
+
+
+def test_a_long_re_ranking_tells_how_far_it_is(capsys):
+    points = torch.randn(300, 3)
+    model = ReciprocalReranking(points, k1=3, k2=1, show_progress=True)
+    list(reranked(model))
+    told = capsys.readouterr().err
+    assert "comparing neighbours: " in told
+    assert "re-ranking: 256 of 300" in told
+    list(reranked(ReciprocalReranking(points, k1=3, k2=1, show_progress=False)))
+    assert capsys.readouterr().err == ""
 
 
 MODEL = SimilarityModel(PrecomputedEncoder(4), EmptyHead(4))

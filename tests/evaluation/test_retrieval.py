@@ -9,10 +9,17 @@ from simtrain import CacheConfig, CacheType, SimilarityModel, evaluate
 from simtrain.cache import CachedModel
 from simtrain.data import SimilarityGroupSample, SimilarityPairDataset, SimilarityPairSample, SimilarityTripletSample
 from simtrain.encoders import PrecomputedEncoder
-from simtrain.errors import DataError
-from simtrain.evaluation import RetrievalResult, retrieval_task
-from simtrain.evaluation.table import comparison_table, result_table
+from simtrain.errors import ConfigError, DataError
+from simtrain.evaluation import (
+    PostProcessing,
+    RetrievalResult,
+    comparison_table,
+    result_table,
+    results_table,
+    retrieval_task,
+)
 from simtrain.heads import EmptyHead
+from simtrain.metrics import retrieval_report
 
 MODEL = SimilarityModel(PrecomputedEncoder(2), EmptyHead(2))
 
@@ -92,6 +99,80 @@ def test_results_over_other_queries_are_not_compared():
     before, _ = results()
     with pytest.raises(DataError, match="the same queries on both sides, got 200 and 3"):
         before.compare(RetrievalResult({"mrr": torch.ones(3)}, 10), "mrr")
+
+
+def test_results_of_other_queries_are_not_compared_either():
+    first = RetrievalResult({"mrr": torch.ones(2)}, 9, query_rows=torch.tensor([0, 3]))
+    second = RetrievalResult({"mrr": torch.ones(2)}, 9, query_rows=torch.tensor([0, 4]))
+    with pytest.raises(DataError, match="the same queries on both sides: their numbers differ, first 3 and 4"):
+        first.compare(second, "mrr")
+    assert first.compare(first, "mrr").difference == 0
+
+
+def lonely_pairs():
+    """The second of three queries has nothing to find."""
+    return [
+        SimilarityPairSample(at(0), at(1)),
+        SimilarityPairSample(at(50), at(2), score=0.0),
+        SimilarityPairSample(at(90), at(91)),
+    ]
+
+
+def test_queries_without_a_match_are_counted_and_treated_as_told():
+    skipped, zeros = (evaluate(MODEL, lonely_pairs(), k=1, empty=empty) for empty in ("skip", "zero"))
+    assert (skipped.n_queries, skipped.n_without_match, skipped.metrics["mrr"]) == (2, 1, 1.0)
+    assert (zeros.n_queries, zeros.n_without_match) == (3, 1)
+    assert zeros.metrics["mrr"] == pytest.approx(2 / 3)
+    assert zeros.scores["mrr"].tolist() == [1.0, 0.0, 1.0]
+    assert skipped.as_dict()["n_queries_without_match"] == 1
+    with pytest.raises(DataError, match="1 queries have no relevant item in the gallery, such as query 1"):
+        evaluate(MODEL, lonely_pairs(), empty="error")
+    for empty in ("skip", "zero"):
+        reranked = evaluate(MODEL, lonely_pairs(), k=1, empty=empty, post=PostProcessing(reranking=True))
+        assert reranked.n_without_match == 1
+        assert reranked.n_queries == (2 if empty == "skip" else 3)
+    with pytest.raises(DataError, match="such as query 1"):
+        evaluate(MODEL, lonely_pairs(), empty="error", post=PostProcessing(reranking=True))
+
+
+@pytest.mark.parametrize("post", [None, PostProcessing(reranking=True, lambda_value=1.0)])
+def test_the_divisor_of_map_is_an_option(post):
+    points = torch.randn(30, 2).tolist()
+    samples = [SimilarityGroupSample(tuple(point), number % 3) for number, point in enumerate(points)]
+    found = {
+        name: evaluate(MODEL, samples, k=3, denominator=name, post=post).metrics["map@3"]
+        for name in ("relevant", "min_k_relevant", "hits")
+    }
+    rows, labels = torch.tensor(points), torch.arange(30) % 3
+    for name, value in found.items():
+        assert value == pytest.approx(retrieval_report(rows, labels, k=3, denominator=name)["map@3"])
+    assert found["relevant"] < found["min_k_relevant"] < found["hits"]
+
+
+@pytest.mark.parametrize("words", [{"k": 0}, {"denominator": "r"}, {"empty": "drop"}])
+def test_wrong_options_are_told_before_anything_is_encoded(words):
+    with pytest.raises(ConfigError):
+        evaluate(MODEL, lonely_pairs(), **words)
+
+
+def test_means_by_class_of_a_result():
+    samples = [SimilarityGroupSample(at(angle), group) for angle, group in ((0, 1), (9, 2), (2, 1), (90, 2), (180, 3))]
+    result = evaluate(MODEL, samples, k=1)
+    report = result.by_group(["left", "right", "left", "right", "alone"])
+    assert {name: (means["precision@1"], means["n_queries"]) for name, means in report.items()} == {
+        "left": (1.0, 2.0),
+        "right": (0.5, 2.0),
+    }
+
+
+def test_one_table_of_several_results():
+    before, after = results()
+    table = results_table({"frozen": before, "trained": after}, ["mrr"], first="model").splitlines()
+    assert [cell.strip() for cell in table[0].split("|")[1:-1]] == ["model", "queries", "mrr"]
+    assert [cell.strip() for cell in table[3].split("|")[1:-1]][:2] == ["trained", "200"]
+    assert f"{after.metrics['mrr']:.3f} [" in table[3]
+    with pytest.raises(ConfigError, match="frozen has no metric 'mr'; did you mean 'mrr'"):
+        results_table({"frozen": before}, ["mr"])
 
 
 def test_tables_show_values_intervals_and_the_signed_difference():

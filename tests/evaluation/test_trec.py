@@ -55,6 +55,25 @@ def test_means_equal_ir_measures(run, qrels):
         assert ours[str(measure)] == pytest.approx(value, abs=1e-12), measure
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_large_random_runs_with_ties_equal_pytrec_eval(seed):
+    rng = np.random.default_rng(seed)
+    run, qrels = {}, {}
+    for query in range(40):
+        documents = rng.choice(2000, size=600, replace=False).tolist()
+        # Few distinct scores: hundreds of documents share each.
+        run[f"q{query}"] = {
+            f"d{d}": float(score) for d, score in zip(documents, rng.integers(9, size=600), strict=True)
+        }
+        judged = rng.choice(2000, size=80, replace=False).tolist()
+        qrels[f"q{query}"] = {f"d{d}": int(grade) for d, grade in zip(judged, rng.integers(4, size=80), strict=True)}
+    theirs = pytrec_eval.RelevanceEvaluator(qrels, METRICS).evaluate(run)
+    ours = run_metrics(Run.from_dict(run), qrels, METRICS)
+    for name in METRICS:
+        expected = [theirs[query][name] for query in ours.query_ids]
+        np.testing.assert_allclose(ours.scores[name], expected, rtol=0, atol=1e-12, err_msg=name)
+
+
 def test_reciprocal_rank_with_a_depth_equals_ir_measures():
     run = {"q": {"a": 3.0, "b": 2.0, "c": 1.0}}
     for k in (1, 2, 3):
@@ -197,6 +216,11 @@ def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "run.gz").write_bytes(b"q Q0 a 1 3 x\n")
     with pytest.raises(DataError, match="cannot be read as a run"):
         read_run(tmp_path / "run.gz")
+    whole = gzip.compress(np.random.default_rng(0).bytes(4000).hex().encode())
+    for damaged in (whole[:2000], whole[:10] + b"\x07" + whole[11:]):
+        (tmp_path / "run.gz").write_bytes(damaged)
+        with pytest.raises(DataError, match="cannot be read as a run"):
+            read_run(tmp_path / "run.gz")
 
 
 def test_names_that_would_break_a_line_are_refused_and_nothing_is_written(tmp_path):

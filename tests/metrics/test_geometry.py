@@ -43,6 +43,8 @@ def test_figures_equal_their_formulas(seed, n, dim, factor):
 def test_collapsed_spread_and_far_embeddings():
     assert uniformity(torch.ones(50, 3)) == pytest.approx(0.0, abs=1e-6)
     assert uniformity(torch.tensor([[1.0], [-1.0]]), t=1000) == -math.inf
+    assert uniformity(torch.zeros(5, 3)) == 0.0, "rows of zeros lie at one place"
+    assert uniformity(torch.tensor([[0.0, 0.0], [5.0, 0.0]])) == pytest.approx(-2.0), "at distance 1 of any unit row"
     assert effective_rank(torch.ones(50, 3)) == pytest.approx(1.0, abs=1e-6)
     assert effective_rank(torch.ones(50, 3), center=True) == 0.0
     assert effective_rank(torch.zeros(5, 3)) == 0.0

@@ -314,6 +314,9 @@ POINTS = torch.zeros(3, 2)
         ({"query_labels": torch.zeros(3, 2).long()}, DataError, r"got shape \(3, 2\); give several labels"),
         ({"query_labels": [1, 2, 3], "k": []}, ConfigError, r"k is a positive integer .* got \[\]"),
         ({"query_labels": [1, 2, 3], "k": (1, 0)}, ConfigError, r"got \(1, 0\)"),
+        ({"relevant": torch.eye(3).bool()}, DataError, r"got booleans; give relevant.nonzero\(\)"),
+        ({"relevant": torch.ones(3, 2).bool()}, DataError, r"got booleans; give relevant.nonzero\(\)"),
+        ({"relevant": [{0: 1}, [1], []]}, DataError, "mappings of index to grade for some queries and lists for"),
         ({"query_labels": [1, 2, 3], "exclude": torch.arange(3)}, ConfigError, "own item is left out already"),
         ({"relevant": [[0]]}, DataError, "1 entries for 3 queries"),
         ({"relevant": [[0], [3], []]}, DataError, "names gallery index 3, accepted are 0 to 2"),
@@ -325,6 +328,60 @@ POINTS = torch.zeros(3, 2)
 def test_messages(words, error, message):
     with pytest.raises(error, match=message):
         retrieval_report(POINTS, **words)
+
+
+@pytest.mark.parametrize("k", [5.0, None])
+def test_a_depth_that_is_no_integer_is_refused(without_type_checks, k):
+    with pytest.raises(ConfigError, match=f"k is a positive integer or a sequence of them, got {k}"):
+        retrieval_report(POINTS, [0, 0, 1], k=k)
+
+
+def test_depths_of_numpy_are_integers_too(without_type_checks):
+    points, labels = torch.randn(9, 3), [0, 1, 2] * 3
+    plain = retrieval_report(points, labels, k=(1, 4))
+    assert retrieval_report(points, labels, k=np.array([4, 1])) == plain
+    assert retrieval_report(points, labels, k=np.int64(4))["map@4"] == plain["map@4"]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    n=st.integers(2, 40),
+    n_distractors=st.integers(1, 200),
+    budget=st.sampled_from([1, 10**8]),
+)
+def test_distractors_are_searched_and_are_nobodys_match(brute_force, seed, n, n_distractors, budget):
+    points, more = grid(seed, n, 3, 2), grid(seed + 1, n_distractors, 3, 2)
+    labels = torch.arange(n) % 4
+    gallery, others = torch.cat([more, points]), torch.cat([torch.arange(n_distractors) + 100, labels])
+    own = torch.arange(n) + n_distractors
+    scores = retrieval_scores(points, labels, gallery, others, CUTS, exclude=own, distance="dot", memory_budget=budget)
+    expected = brute_force(
+        (points @ gallery.T).tolist(), lambda q, g: labels[q] == others[g], lambda q, g: g == own[q], CUTS
+    )
+    assert_scores(scores, expected)
+    alone = retrieval_scores(points, labels, k=CUTS, distance="dot")
+    assert torch.equal(scores["query"], alone["query"])
+    for name in scores.keys() - {"query"}:
+        assert (scores[name] <= alone[name] + 1e-12).all(), name
+
+
+def test_a_match_of_the_same_camera_does_not_count_but_other_items_of_it_do(brute_force):
+    points, labels = grid(3, 60, 3, 2), torch.arange(60) % 5
+    cameras = torch.arange(60) % 3
+
+    def same_photo_session(queries, items):
+        same = labels[queries][:, None] == labels[items]
+        return same & (cameras[queries][:, None] == cameras[items])
+
+    scores = retrieval_scores(points, labels, points, labels, CUTS, exclude=same_photo_session, distance="dot")
+    expected = brute_force(
+        (points @ points.T).tolist(),
+        lambda q, g: labels[q] == labels[g],
+        lambda q, g: labels[q] == labels[g] and cameras[q] == cameras[g],
+        CUTS,
+    )
+    assert_scores(scores, expected)
 
 
 def test_a_long_report_tells_how_far_it_is(capsys):
