@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from simtrain.config import load_cfg
     from simtrain.evaluation import Evaluator, evaluate
     from simtrain.models import SimilarityModel
-    from simtrain.runner import Runner, fit
+    from simtrain.runner import BaseCallBack, Runner, fit
     from simtrain.training import AttachedMetric, BaseModel, TrainableModel, TrainStage
     from simtrain.xbm import XbmConfig
 
@@ -23,6 +23,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AttachedMetric",
+    "BaseCallBack",
     "BaseModel",
     "CacheConfig",
     "CacheType",
@@ -40,6 +41,7 @@ __all__ = [
 
 _ROOMS = {
     "AttachedMetric": "simtrain.training",
+    "BaseCallBack": "simtrain.runner",
     "BaseModel": "simtrain.training",
     "CacheConfig": "simtrain.cache",
     "CacheType": "simtrain.cache",

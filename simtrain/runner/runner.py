@@ -2,42 +2,36 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
-import sys
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import partial
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import lightning
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.strategies import SingleDeviceStrategy
 from omegaconf import DictConfig
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from simtrain import registry
-from simtrain.config import load_cfg, plain
-from simtrain.data import check_groups
-from simtrain.errors import ConfigError, ContractError, DataError
-from simtrain.losses import SimilarityLoss
+from simtrain.config import load_cfg
+from simtrain.runner.base_callback import BaseCallBack
 from simtrain.runner.cached_train_loop import CachedTrainLoop
+from simtrain.runner.evaluation_loops import TestLoop, ValidLoop
+from simtrain.runner.lent_settings import check_optimizer, settings_lent
+from simtrain.runner.lightning_trainer import lightning_trainer
+from simtrain.runner.loop_support import LoopSupport
+from simtrain.runner.quiet_lightning import quiet_lightning
+from simtrain.runner.runner_checks import check_epochs, check_labels, check_loaders, check_loop, check_model
+from simtrain.runner.runner_state import RunnerState
+from simtrain.runner.stage_evaluators import TEST, TRAIN, VALIDATION, StageEvaluators, as_evaluator
 from simtrain.runner.train_loop import TrainLoop
 from simtrain.training import BaseModel
-from simtrain.training.loss_parameters import check_training_groups
 
 
-class Runner:
+class Runner(LoopSupport):
     """Trains, validates and tests a :class:`simtrain.BaseModel` on ``lightning.Trainer``.
 
     The given loaders are prepared by the model: for a :class:`simtrain.TrainableModel` caches are filled first, and
-    the encoders' collating runs in the loaders' workers. No loader, data set or callback is changed.
-
-    A model that does not say which optimizer it wants gets the config's (by default AdamW). Where its ``train_step``
-    updates the parameters itself, the config's gradient accumulation and clipping go to its ``optim_wrapper``.
+    the encoders' collating runs in the loaders' workers. No loader, data set or Lightning callback is changed.
 
     Training runs in a :class:`~simtrain.runner.TrainLoop`, or, where every encoder is cached and there is one device,
     in a :class:`~simtrain.runner.CachedTrainLoop`, which takes the same steps several times as fast.
@@ -46,19 +40,36 @@ class Runner:
         model: The model.
         epochs: Passes over the training data; default: ``training.epochs`` of the config.
         train_data_loader: Loader for :meth:`train`; without it, training is not available.
-        valid_data_loader: Loader for :meth:`valid`, also run after each training epoch.
+        valid_data_loader: Loader for :meth:`valid`, also run in training, as the config's section ``training`` says;
+            by default after each epoch.
         test_data_loader: Loader for :meth:`test`.
         train_loop: What runs the training: an object whose method ``run()`` is called, and whose ``runner`` is set to
             this one before; see :class:`~simtrain.runner.TrainLoop`. Default: as ``training.loop`` says.
+        valid_loop: The same for validation, alone and in training; see :class:`~simtrain.runner.ValidLoop`.
+        test_loop: The same for tests; see :class:`~simtrain.runner.TestLoop`.
+        train_evaluator: A :class:`simtrain.Evaluator`, or what it is made of, that measures the training set at the
+            end of each epoch.
+        valid_evaluator: One that measures each validation.
+        test_evaluator: One that measures each test.
+        optimizer: The optimizer. Default: the model's own, or else the config's (by default AdamW).
         cfg: A config whose section ``training`` says how to run (devices, precision, gradient accumulation and
             clipping, averaging of weights, progress bar, loop), beside ``optimizer`` and ``scheduler``; default: the
             schema's defaults.
-        callbacks: Lightning callbacks, used beside the runner's own.
+        callbacks: :class:`~simtrain.BaseCallBack` and Lightning callbacks, used beside the runner's own.
         logger: Lightning loggers; None logs nowhere.
 
+    Attributes:
+        state: Where the run is; see :class:`~simtrain.runner.RunnerState`.
+        optimizer: The optimizer that was given, then that of the latest training (all, where there are several).
+        scheduler: The learning-rate schedule of the latest training; None before one, or where there is none.
+        callbacks: All callbacks, in the order in which they are called.
+        logger: The program's log.
+        loggers: The Lightning loggers.
+
     Raises:
-        ConfigError: ``epochs`` is not positive, the model is of another kind, a loader is none, or the config's
-            section ``training`` cannot be run on this machine.
+        ConfigError: ``epochs`` is not positive, a loader, a loop or an evaluator is none, or the config's section
+            ``training`` cannot be run on this machine.
+        ContractError: The model, the optimizer or a callback is of another kind.
         DataError: A loader gives no batch, or the labels of the training groups are all equal or all different.
 
     Example:
@@ -79,6 +90,8 @@ class Runner:
         ['validation_loss']
     """
 
+    callback_kinds = (BaseCallBack, Callback)
+
     def __init__(
         self,
         model: BaseModel,
@@ -87,199 +100,170 @@ class Runner:
         valid_data_loader: DataLoader[Any] | None = None,
         test_data_loader: DataLoader[Any] | None = None,
         train_loop: Any = None,
-        *,
+        valid_loop: Any = None,
+        test_loop: Any = None,
+        train_evaluator: Any = None,
+        valid_evaluator: Any = None,
+        test_evaluator: Any = None,
+        optimizer: Optimizer | None = None,
         cfg: Mapping[str, Any] | DictConfig | None = None,
-        callbacks: Sequence[Callback] = (),
+        *,
+        callbacks: Sequence[Any] = (),
         logger: Logger | Sequence[Logger] | None = None,
     ) -> None:
+        super().__init__()
         self.model = model
         self.cfg = load_cfg(cfg)
         self.epochs = self.cfg.training.epochs if epochs is None else epochs
         self.loaders = {"train": train_data_loader, "valid": valid_data_loader, "test": test_data_loader}
-        self.callbacks = list(callbacks)
-        self.logger = logger
-        self.train_loop = self._default_loop() if train_loop is None else train_loop
-        self._check()
+        self.train_loop, self.valid_loop, self.test_loop = train_loop, valid_loop, test_loop
+        self.train_evaluator, self.valid_evaluator = train_evaluator, valid_evaluator
+        self.test_evaluator = test_evaluator
+        self.optimizer = optimizer
+        self.loggers = _listed(logger)
+        check_model(model)
+        check_epochs(self.epochs)
+        check_loaders(self.loaders)
+        self.state = RunnerState(model, self.epochs)
+        self.setup_launch_strategy()
+        self.setup_logger()
+        self.setup_model_optimizer()
+        self.setup_loop()
+        self.setup_callbacks(callbacks)
+        self.setup_evaluator()
+        with quiet_lightning():
+            self.make_trainer()
+
+    # ------------------------------------------------------------------------------------------------- what one calls
 
     def fit(self) -> BaseModel:
-        """Train for all epochs, with validation after each where there is a validation loader.
+        """Train for all epochs, with validation where it is due.
+
+        An exception is logged, told to the callbacks (``on_exception``), and raised as it is.
 
         Returns:
             The trained model.
         """
-        return self.train()
+        self._broke_off = False
+        try:
+            self.before_fit()
+            model = self.train()
+        except BaseException as error:
+            self._broke_off = True
+            self._log_exception(error)
+            self.on_exception(error)
+            self.after_fit()
+            raise
+        self.after_fit()
+        return model
 
     def train(self) -> BaseModel:
-        """Train for all epochs; the same as :meth:`fit`."""
-        with _quiet_lightning(), self._settings_lent():
-            self.train_loop.runner = self
-            self.train_loop.run()
+        """Run the training loop, without the hooks of :meth:`fit`.
+
+        Returns:
+            The trained model.
+
+        Raises:
+            ConfigError: There is neither a training loader nor a loop of your own.
+        """
+        self._run("train", self.train_loop)
         return self.model
 
     def valid(self) -> dict[str, float]:
         """Validate once.
 
         Returns:
-            The logged figures of the validation stage.
+            The evaluator's figures under their own names, beside all that is logged of the validation stage.
+
+        Raises:
+            ConfigError: There is neither a validation loader nor a loop of your own.
         """
-        return self._evaluated("valid", lightning.Trainer.validate)
+        figures: dict[str, float] = self._run("valid", self.valid_loop)
+        return figures
 
     def test(self) -> dict[str, float]:
         """Test once.
 
         Returns:
-            The logged figures of the test stage.
+            The evaluator's figures under their own names, beside all that is logged of the test stage.
+
+        Raises:
+            ConfigError: There is neither a test loader nor a loop of your own.
         """
-        return self._evaluated("test", lightning.Trainer.test)
+        figures: dict[str, float] = self._run("test", self.test_loop)
+        return figures
 
-    def _evaluated(self, stage: str, run: Callable[..., Any]) -> dict[str, float]:
-        with _quiet_lightning(), self._settings_lent():
-            trainer = self.make_trainer()
-            self.place_model(trainer)
-            run(trainer, self.model, self.prepared_loader(stage), verbose=False)
-        return {name: float(value) for name, value in trainer.callback_metrics.items()}
+    def after_fit(self) -> None:
+        """Tell every callback; where the fit broke off, what one of them breaks on is logged alone."""
+        (self._tell_all if self._broke_off else self._tell)("after_fit")
 
-    def _check(self) -> None:
-        if not isinstance(self.model, BaseModel):
-            raise ContractError(
-                f"a Runner takes a BaseModel, or a TrainableModel, which is one; got {type(self.model).__name__} (to "
-                f"compile a model, call model.compile())"
-            )
-        if not isinstance(self.epochs, int) or isinstance(self.epochs, bool) or self.epochs < 1:
-            raise ConfigError(f"epochs should be a positive integer, got {self.epochs!r}")
-        if not callable(getattr(self.train_loop, "run", None)):
-            raise ConfigError(
-                f"train_loop should be an object with a method run(), such as a TrainLoop, got "
-                f"{type(self.train_loop).__name__}"
-            )
-        for stage, loader in self.loaders.items():
-            if loader is not None and not isinstance(loader, DataLoader):
-                raise ConfigError(f"{stage}_data_loader should be a DataLoader, got {type(loader).__name__}")
-            if loader is not None:
-                _check_batches(stage, loader)
-        train = self.loaders["train"]
-        by_groups = "groups" in getattr(getattr(self.model, "loss", None), "target_names", ())
-        if train is not None and by_groups and hasattr(train.dataset, "groups"):
-            check_groups(train.dataset)
-        if train is not None and by_groups:
-            check_training_groups(cast("SimilarityLoss", self.model.loss), train)
-        with _quiet_lightning():
-            self.make_trainer()
+    # ---------------------------------------------------------------------------- how it is put together, in this order
 
-    @contextmanager
-    def _settings_lent(self) -> Iterator[None]:
-        # For this run alone: the model's own settings come first, and another runner may have others.
-        cfg, model = self.cfg, self.model
-        own = (model.make_optimizer, model.make_scheduler, model.optim_wrapper_cfg)
-        clip = None if cfg.training.grad_clip is None else {"max_norm": cfg.training.grad_clip}
-        updating = {"accumulative_counts": cfg.training.gradient_accumulation, "clip_grad": clip}
-        scheduler = cfg.scheduler and partial(registry.schedulers.build, plain(cfg.scheduler))
-        model.make_optimizer = own[0] or partial(registry.optimizers.build, plain(cfg.optimizer))
-        model.make_scheduler = own[1] or scheduler
-        model.optim_wrapper_cfg = own[2] or updating
-        try:
-            yield
-        finally:
-            model.make_optimizer, model.make_scheduler, model.optim_wrapper_cfg = own
+    def setup_launch_strategy(self) -> None:
+        """Find out on what the config runs: device, processes, precision."""
+        with quiet_lightning():
+            self.state.describe(lightning_trainer(self.cfg.training, self.epochs))
 
-    def _default_loop(self) -> TrainLoop:
+    def setup_logger(self) -> None:
+        """Take the program's log."""
+        self.logger = logging.getLogger("simtrain")
+
+    def setup_model_optimizer(self) -> None:
+        """Check that the optimizer is one for the model. Which one it is, a run decides: the model's comes first."""
+        check_optimizer(self.optimizer, self.model)
+        self._given_optimizer = self.optimizer
+
+    def setup_loop(self) -> None:
+        """Take the default loop for each stage that has a loader and no loop."""
+        self.state.size_up(**self.loaders)
+        for word, kind, loop in (
+            ("train_loop", "TrainLoop", self.train_loop),
+            ("valid_loop", "ValidLoop", self.valid_loop),
+            ("test_loop", "TestLoop", self.test_loop),
+        ):
+            if loop is not None:
+                check_loop(word, kind, loop)
+        check_labels(self.model, self.loaders["train"])
         loop = self.cfg.training.loop
-        return TrainLoop() if loop == "trainer" else CachedTrainLoop(required=loop == "cached")
+        if self.train_loop is None and self.loaders["train"] is not None:
+            self.train_loop = TrainLoop() if loop == "trainer" else CachedTrainLoop(required=loop == "cached")
+        if self.valid_loop is None and self.loaders["valid"] is not None:
+            self.valid_loop = ValidLoop()
+        if self.test_loop is None and self.loaders["test"] is not None:
+            self.test_loop = TestLoop()
 
-    def _own_callbacks(self) -> list[Callback]:
-        ema = self.cfg.training.ema
-        return [] if ema is None else [registry.callbacks.build({"type": "EMA", **plain(ema)})]
+    def setup_callbacks(self, callbacks: Sequence[Any] = ()) -> None:
+        """Register the default callbacks and those given."""
+        self.register_callbacks(callbacks)
 
-    def prepared_loader(self, stage: str) -> DataLoader[Any]:
-        """The loader of a stage as the model has prepared it.
+    def setup_evaluator(self) -> None:
+        """Make evaluators of what was given, and tell them of the run's state."""
+        given = {
+            TRAIN: ("train_evaluator", self.train_evaluator),
+            VALIDATION: ("valid_evaluator", self.valid_evaluator),
+            TEST: ("test_evaluator", self.test_evaluator),
+        }
+        made = {stage: as_evaluator(one, word) for stage, (word, one) in given.items() if one is not None}
+        for stage, evaluator in made.items():
+            setattr(self, given[stage][0], evaluator)
+            if hasattr(evaluator, "setup_state"):
+                evaluator.setup_state(self.state)
+        self.stage_evaluators = StageEvaluators(made)
 
-        Args:
-            stage: ``"train"``, ``"valid"`` or ``"test"``.
+    def _run(self, stage: str, loop: Any) -> Any:
+        if loop is None:
+            self.prepared_loader(stage)  # says what is missing
+        with quiet_lightning(), settings_lent(self.model, self.cfg, self._given_optimizer):
+            loop.runner = self
+            return loop.run()
 
-        Raises:
-            ConfigError: There is none.
-        """
-        loader = self.loaders[stage]
-        if loader is None:
-            raise ConfigError(f"this runner has no {stage}_data_loader; pass one to use this stage")
-        setup: Any = self.model.setup_dataloader
-        # A setup_dataloader of the model's own may know nothing of stages.
-        knows_stage = "training" in inspect.signature(setup).parameters
-        prepared: DataLoader[Any] = setup(loader, training=stage == "train") if knows_stage else setup(loader)
-        return prepared
-
-    def place_model(self, trainer: lightning.Trainer | None = None) -> None:
-        """Move the model to where a trainer is going to run it, so that caches are filled, and kept, there.
-
-        Args:
-            trainer: The trainer. Default: one such as :meth:`make_trainer` gives.
-        """
-        if trainer is None:
-            with _quiet_lightning():
-                trainer = self.make_trainer()
-        if type(trainer.strategy) is SingleDeviceStrategy:
-            self.model.to(trainer.strategy.root_device)
-
-    def make_trainer(self) -> lightning.Trainer:
-        """A trainer as the config's section ``training`` asks for it.
-
-        Raises:
-            ConfigError: It cannot be had on this machine.
-        """
-        training = self.cfg.training
-        bar = sys.stderr.isatty() if training.progress_bar is None else training.progress_bar
-        try:
-            return self._lightning_trainer(bar)
-        except (ValueError, RuntimeError, MisconfigurationException) as error:
-            raise ConfigError(f"lightning cannot run with this config's section 'training': {error}") from error
-
-    def _lightning_trainer(self, bar: bool) -> lightning.Trainer:
-        training, by_trainer = self.cfg.training, self.model.automatic_optimization
-        return lightning.Trainer(
-            max_epochs=self.epochs,
-            accelerator=training.device,
-            devices=training.devices,
-            strategy=training.strategy,
-            precision=training.precision,
-            accumulate_grad_batches=training.gradient_accumulation if by_trainer else 1,
-            gradient_clip_val=training.grad_clip if by_trainer else None,
-            callbacks=[*self.callbacks, *self._own_callbacks()],
-            logger=self.logger or False,
-            enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in self.callbacks),
-            enable_progress_bar=bar,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            log_every_n_steps=1,
-        )
+    def _log_exception(self, error: BaseException) -> None:
+        # Where no log was set up, Python is going to print all of this by itself.
+        if self.logger.hasHandlers():
+            self.logger.critical("training broke off: %s: %s", type(error).__name__, error, exc_info=error)
 
 
-def _check_batches(stage: str, loader: DataLoader[Any]) -> None:
-    try:
-        n_batches = len(loader)
-    except TypeError:
-        return  # a stream, whose length shows when it is read
-    if n_batches == 0:
-        raise DataError(
-            f"the {stage} loader gives no batch: {len(cast('Any', loader.dataset))} samples, batch size "
-            f"{loader.batch_size}, drop_last={loader.drop_last}; make the batch smaller or keep the last one"
-        )
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    talk = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    level = talk.level
-    talk.setLevel(logging.WARNING)
-    with warnings.catch_warnings():
-        # Lightning advises more workers for every loader; one over cache rows has nothing for them to do.
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        # Validation is optional here.
-        warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")
-        # Frozen encoders are in eval mode on purpose.
-        warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
-        # Lightning 2.6 asks torch's pytree in a way that torch 2.13 deprecates.
-        warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
-        try:
-            yield
-        finally:
-            talk.setLevel(level)
+def _listed(logger: Logger | Sequence[Logger] | None) -> list[Logger]:
+    if logger is None:
+        return []
+    return list(logger) if isinstance(logger, Sequence) else [logger]

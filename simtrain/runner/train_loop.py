@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import lightning
 from torch.utils.data import DataLoader
 
+from simtrain.runner.same_exception import same_exception
+
 if TYPE_CHECKING:
     from simtrain.runner.runner import Runner
 
@@ -15,7 +17,8 @@ class TrainLoop:
     """Trains a runner's model with ``lightning.Trainer``.
 
     Any object with a method ``run()`` can take its place (``Runner(train_loop=...)``): the runner that uses it sets its
-    attribute ``runner`` first, and calls ``run()`` once for each ``fit()``.
+    attribute ``runner`` first, and calls ``run()`` once for each ``fit()``. A loop without a trainer calls the
+    runner's hooks itself (``runner.before_train()``, ...), and counts in ``runner.state``.
 
     Attributes:
         runner: The runner, with the model, the loaders and the config.
@@ -31,15 +34,21 @@ class TrainLoop:
 
     runner: Runner
 
-    def run(self) -> None:
-        """Train for all epochs."""
+    def run(self) -> Any:
+        """Train for all epochs.
+
+        Returns:
+            The model.
+        """
         runner = self.runner
         trainer = runner.make_trainer()
         runner.place_model(trainer)
         train_loader = runner.prepared_loader("train")
-        valid_loader = None if runner.loaders["valid"] is None else runner.prepared_loader("valid")
+        valid_loader = runner.prepared_loader("valid") if runner.validates_by_trainer else None
         self.prepare(trainer, train_loader)
-        trainer.fit(runner.model, train_loader, valid_loader)
+        with runner.state.of(trainer), same_exception(runner.lifecycle):
+            trainer.fit(runner.model, train_loader, valid_loader)
+        return runner.model
 
     def prepare(self, trainer: lightning.Trainer, train_loader: DataLoader[Any]) -> None:
         """Called with the trainer before it starts, and the loader that the model has prepared. Default: nothing."""

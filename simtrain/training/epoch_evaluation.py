@@ -93,9 +93,11 @@ def in_order(loader: DataLoader[Any]) -> DataLoader[Any]:
     dataset: Any = loader.dataset
     own = range(world.rank, len(dataset), world.size)
     size = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None) or 256
+    # A loader without batches of its own gives what the data set holds, which are batches.
+    batches = None if loader.batch_sampler is None else BatchSampler(own, size, drop_last=False)
     twin = with_collate(loader, loader.collate_fn)
     # A loader refuses to have its samplers set; this copy lives for one pass. No generator of training is moved.
-    twin.__dict__.update(sampler=own, batch_sampler=BatchSampler(own, size, drop_last=False), generator=None)
+    twin.__dict__.update(sampler=own, batch_sampler=batches, generator=None)
     return twin
 
 

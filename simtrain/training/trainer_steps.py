@@ -11,7 +11,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader
 
 from simtrain.data.transfer import move_to
 from simtrain.errors import ConfigError, ContractError
@@ -25,6 +25,7 @@ from simtrain.training.step_contract import (
     figures,
     wants_optim_wrapper,
 )
+from simtrain.training.step_count import n_optimizer_steps
 
 MakeOptimizer = Callable[[list[nn.Parameter]], Optimizer]
 MakeScheduler = Callable[[Optimizer, int], Any]
@@ -65,12 +66,19 @@ class TrainerSteps(lightning.LightningModule):
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
         if not parameters:
             raise ConfigError(f"nothing can be trained: {type(self).__name__} has no parameters, or all are frozen")
-        optimizer = self._optimizer_of(parameters)
+        return self.with_schedule(self._optimizer_of(parameters))
+
+    def with_schedule(self, optimizer: Optimizer) -> Any:
+        """An optimizer with the schedule of :attr:`make_scheduler`, in the form that Lightning takes.
+
+        Raises:
+            ConfigError: There is a schedule, but no trainer that knows the number of steps.
+        """
         if self.make_scheduler is None:
             return optimizer
         if self._trainer is None:
             raise ConfigError("a schedule needs the number of steps: call this under a trainer, or leave out scheduler")
-        schedule = self.make_scheduler(optimizer, self._n_optimizer_steps())
+        schedule = self.make_scheduler(optimizer, n_optimizer_steps(self))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _optimizer_of(self, parameters: list[nn.Parameter]) -> Optimizer:
@@ -226,17 +234,6 @@ class TrainerSteps(lightning.LightningModule):
             log = self._log_later or self.log
             log(f"{TrainStage.TRAIN}_grad_norm", norm.detach(), batch_size=1, on_step=True)
 
-    def _n_optimizer_steps(self) -> int:
-        trainer, batches = self.trainer, _n_batches(self.trainer)
-        # One of the two accumulates; a runner gives its setting to both.
-        by_wrapper = 1 if self.automatic_optimization else self.optim_wrapper_cfg.get("accumulative_counts", 1)
-        window = by_wrapper * trainer.accumulate_grad_batches
-        epochs, most = trainer.max_epochs or -1, trainer.max_steps
-        if batches is None or epochs == -1:
-            return int(trainer.estimated_stepping_batches)
-        steps = math.ceil(batches / window) * epochs
-        return int(steps if most == -1 else min(steps, most))
-
 
 def for_trainer(step: Callable[..., Any]) -> Callable[..., Any]:
     """Let a ``test_step`` of any form be called by ``lightning.Trainer``, which has a method of that name, too.
@@ -283,18 +280,3 @@ def _rows(data: Any) -> int:
         # Texts or numbers are the items themselves.
         return next((rows for rows in map(_rows, data) if rows), 0) or len(data)
     return 0
-
-
-def _n_batches(trainer: lightning.Trainer) -> int | None:
-    # Not asked of the trainer: it would set its loaders up, and then forget where a resumed one had come to.
-    loader = trainer.fit_loop._data_source.instance
-    if not isinstance(loader, DataLoader) or getattr(trainer, "overfit_batches", False):
-        return None
-    if trainer.world_size > 1 and not isinstance(loader.sampler, DistributedSampler):
-        return None  # the trainer is going to divide it
-    try:
-        batches = len(loader)
-    except TypeError:  # a stream
-        return None
-    limit = trainer.limit_train_batches
-    return min(batches, limit) if isinstance(limit, int) else int(batches * (1.0 if limit is None else limit))

@@ -32,6 +32,19 @@ NUMBERS: dict[str, str] = {
     "001-7": "moving the model moves its preprocessors",
     "001-8": "init_cfg initialises; models are registered",
     "001-9": "gradients are in sync between processes",
+    # The runner.
+    "002-1": "every hook of a run's life is told to every callback, in the documented order",
+    "002-2": "callbacks are checked and told that they are registered; registering replaces",
+    "002-3": "the constructor's words; loops and evaluators are injected; a missing loader makes a clear error",
+    "002-4": "parts are set up in order: launch, log, optimizer, loops, callbacks, evaluators",
+    "002-5": "fit tells callbacks of an exception and raises the same one",
+    "002-7": "train gives the model; valid and test give figures and run alone",
+    "002-8": "default loops; epochs are a positive integer",
+    "002-10": "the schedule is filled back to the runner",
+    "002-12": "device and processes are known from the start",
+    "002-13": "the default optimizer is the config's; a given one trains",
+    "002-14": "each process reads its own part of the data",
+    "002-16": "evaluators are told of the run's state",
     # The flow of data through preprocessor, model and evaluator.
     "004-1": "the loop over preprocessor, forward and evaluator",
     "004-2": "an overridden train_step is custom update logic",
@@ -48,6 +61,7 @@ NUMBERS: dict[str, str] = {
     "ruling-6": "missing keys are an error unless allowed; unknown ones name the nearest",
     "ruling-7": "patterns are searched; one that fits nothing is an error",
     "ruling-8": "without a device the model is not moved",
+    "ruling-10": "validation runs before the hooks of the epoch's end",
     "ruling-11": "a step may return None",
     "ruling-12": "the default optimizer is AdamW from the config, on the CPU, too",
 }

@@ -1,0 +1,100 @@
+"""What a loop asks of the runner that it runs for."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import SingleDeviceStrategy
+from omegaconf import DictConfig
+from torch.utils.data import DataLoader
+
+from simtrain import registry
+from simtrain.config import plain
+from simtrain.errors import ConfigError
+from simtrain.runner.evaluation_loops import ValidLoop
+from simtrain.runner.lifecycle import BatchLifecycle, Lifecycle
+from simtrain.runner.lightning_trainer import lightning_trainer
+from simtrain.runner.process_loaders import for_process
+from simtrain.runner.quiet_lightning import quiet_lightning
+from simtrain.runner.runner_base import RunnerBase
+from simtrain.runner.runner_state import RunnerState
+from simtrain.runner.stage_evaluators import StageEvaluators
+from simtrain.training import BaseModel
+
+
+class LoopSupport(RunnerBase):
+    """The side of :class:`simtrain.Runner` that loops see: trainers, prepared loaders, the model's place."""
+
+    model: BaseModel
+    cfg: DictConfig
+    epochs: int
+    loaders: dict[str, DataLoader[Any] | None]
+    loggers: list[Logger]
+    state: RunnerState
+    stage_evaluators: StageEvaluators
+    lifecycle: Lifecycle
+    valid_loop: Any
+
+    @property
+    def validates_by_trainer(self) -> bool:
+        """Whether validation in training is Lightning's, and not a loop's of your own."""
+        return self.loaders["valid"] is not None and type(self.valid_loop) is ValidLoop
+
+    def prepared_loader(self, stage: str) -> DataLoader[Any]:
+        """The loader of a stage as the model has prepared it.
+
+        Args:
+            stage: ``"train"``, ``"valid"`` or ``"test"``.
+
+        Raises:
+            ConfigError: There is none.
+        """
+        loader = self.loaders[stage]
+        if loader is None:
+            raise ConfigError(f"this runner has no {stage}_data_loader; pass one to use this stage")
+        setup: Any = self.model.setup_dataloader
+        # A setup_dataloader of the model's own may know nothing of stages.
+        knows_stage = "training" in inspect.signature(setup).parameters
+        prepared = setup(loader, training=stage == "train") if knows_stage else setup(loader)
+        return self.wrap_dataloader(prepared)
+
+    def place_model(self, trainer: lightning.Trainer | None = None) -> None:
+        """Move the model to where a trainer is going to run it, so that caches are filled, and kept, there.
+
+        Args:
+            trainer: The trainer. Default: one such as :meth:`make_trainer` gives.
+        """
+        if trainer is None:
+            with quiet_lightning():
+                trainer = self.make_trainer()
+        if type(trainer.strategy) is SingleDeviceStrategy:
+            self.model.to(trainer.strategy.root_device)
+
+    def make_trainer(self) -> lightning.Trainer:
+        """A trainer as the config's section ``training`` asks for it, with all callbacks.
+
+        Raises:
+            ConfigError: It cannot be had on this machine.
+        """
+        self.lifecycle = (BatchLifecycle if self.has_batch_hooks else Lifecycle)(self)
+        given = [callback for callback in self.callbacks if isinstance(callback, Callback)]
+        callbacks = [*given, *self._own_callbacks(), self.lifecycle]
+        by_trainer = self.model.automatic_optimization
+        return lightning_trainer(self.cfg.training, self.epochs, callbacks, self.loggers, by_trainer)
+
+    def _own_callbacks(self) -> list[Callback]:
+        ema = self.cfg.training.ema
+        averaging = [] if ema is None else [registry.callbacks.build({"type": "EMA", **plain(ema)})]
+        return [*averaging, *([self.stage_evaluators] if self.stage_evaluators.evaluators else [])]
+
+    def wrap_dataloader(self, dataloader: DataLoader[Any]) -> DataLoader[Any]:
+        """A loader of this process's part of the data; see :func:`~simtrain.runner.process_loaders.for_process`.
+
+        Returns:
+            The loader itself where there is one process, or where its sampler knows of processes.
+        """
+        return for_process(dataloader, self.state.rank, self.state.world_size)
