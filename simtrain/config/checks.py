@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from simtrain import registry
+from simtrain.config.former_keys import former_key
 from simtrain.config.nodes import named_encoders, plain
 from simtrain.config.schema import Config
 from simtrain.errors import ConfigError
@@ -18,17 +19,18 @@ from simtrain.errors import ConfigError
 _EVALUATOR_WORDS = ("stages", "prog_bar", "logger")
 
 
-def problems(cfg: DictConfig) -> Iterator[ConfigError]:
+def problems(cfg: DictConfig, schema: type = Config) -> Iterator[ConfigError]:
     """Everything that is wrong with a config whose keys and types are right.
 
     Args:
         cfg: A config with all fields of the schema.
+        schema: Dataclass that it is of.
 
     Yields:
         One error for each value that cannot be.
     """
-    yield from _out_of_limits(Config, cfg, "")
-    for check in _part_checks(cfg):
+    yield from _out_of_limits(schema, cfg, "")
+    for check in _part_checks(cfg) if schema is Config else ():
         try:
             check()
         except ConfigError as error:
@@ -60,7 +62,7 @@ def _part_checks(cfg: DictConfig) -> Iterator[Callable[[], None]]:
         ("scheduler", registry.schedulers, 2),
     ):
         if not OmegaConf.is_missing(cfg, key) and cfg[key] is not None:
-            yield partial(room.check, plain(cfg[key]), positional)
+            yield partial(_check_part, key, room, plain(cfg[key]), positional)
     if cfg.training.ema is not None:
         yield partial(registry.callbacks.check, {"type": "EMA", **plain(cfg.training.ema)})
     for metric in plain(cfg.metrics).values():
@@ -70,6 +72,17 @@ def _part_checks(cfg: DictConfig) -> Iterator[Callable[[], None]]:
     if cfg.data.sampler is not None:
         sampler = {"batch_size": cfg.training.batch_size, **plain(cfg.data.sampler)}
         yield partial(registry.samplers.check, sampler, 1)
+
+
+def _check_part(key: str, room: registry.Registry, settings: dict[str, Any], positional: int) -> None:
+    try:
+        room.check(settings, positional)
+    except ConfigError:
+        for word in settings:
+            former = former_key(f"{key}.{word}")
+            if former is not None:
+                raise ConfigError(former) from None
+        raise
 
 
 def _metric_of(evaluator: Any) -> Any:

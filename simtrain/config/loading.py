@@ -5,17 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from simtrain.config.checks import problems
+from simtrain.config.merging import merge
 from simtrain.config.schema import Config
-from simtrain.errors import ConfigError, nearest
-
-# A file that names one of these says the whole part: default arguments of another type must not leak into it.
-_REPLACED_PARTS = ("head", "optimizer")
+from simtrain.errors import ConfigError
 
 
 def load_cfg(
@@ -38,22 +36,40 @@ def load_cfg(
         >>> cfg.training.epochs, cfg.training.batch_size
         (3, 256)
     """
+    cfg, errors = examine(source, overrides)
+    if errors:
+        raise errors[0]
+    return cfg
+
+
+def examine(
+    source: str | Path | Mapping[str, Any] | DictConfig | None = None,
+    overrides: Sequence[str] = (),
+    schema: type = Config,
+) -> tuple[DictConfig, list[ConfigError]]:
+    """Read a config as :func:`load_cfg` does, and find everything that is wrong with it.
+
+    Args:
+        source: See :func:`load_cfg`.
+        overrides: See :func:`load_cfg`.
+        schema: Dataclass that says which keys there are. Default: those of a job.
+
+    Returns:
+        The full config, with defaults in the place of what cannot be, and an error for each wrong key or value.
+
+    Raises:
+        ConfigError: The file or an override cannot be read at all.
+
+    Example:
+        >>> for error in examine({"trainin": {}}, ["training.epochs=many", "seed=-1"])[1]:
+        ...     print(str(error)[:43])
+        the config has an unknown key 'trainin'; di
+        the config's value for 'training.epochs' do
+        seed should be from 0 to 4294967295, got -1
+    """
     given = OmegaConf.merge(_read(source), _parse_overrides(overrides))
-    assert isinstance(given, DictConfig)
-    defaults = OmegaConf.structured(Config)
-    for part in _REPLACED_PARTS:
-        if isinstance(given.get(part), DictConfig) and "type" in given[part]:
-            defaults[part] = {}
-    try:
-        merged = OmegaConf.merge(defaults, given)
-        OmegaConf.resolve(merged)
-    except OmegaConfBaseException as error:
-        raise ConfigError(_explain(error, given)) from error
-    assert isinstance(merged, DictConfig)
-    problem = next(problems(merged), None)
-    if problem is not None:
-        raise problem
-    return merged
+    cfg, errors = merge(cast("dict[str, Any]", OmegaConf.to_container(given)), schema)
+    return cfg, [*errors, *problems(cfg, schema)]
 
 
 def _read(source: str | Path | Mapping[str, Any] | DictConfig | None) -> DictConfig:
@@ -61,7 +77,12 @@ def _read(source: str | Path | Mapping[str, Any] | DictConfig | None) -> DictCon
         return OmegaConf.create({})
     if isinstance(source, (str, Path)):
         return _read_file(Path(source))
-    return source if isinstance(source, DictConfig) else OmegaConf.create(dict(source))
+    if isinstance(source, DictConfig):
+        return source
+    try:
+        return OmegaConf.create(dict(source))
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"a config holds plain values only: {str(error).splitlines()[0]}") from error
 
 
 def _read_file(path: Path) -> DictConfig:
@@ -85,15 +106,3 @@ def _parse_overrides(overrides: Sequence[str]) -> DictConfig:
         return OmegaConf.from_dotlist(list(overrides))
     except Exception as error:
         raise ConfigError(f"cannot read the overrides {' '.join(overrides)!r}: {error}") from error
-
-
-def _explain(error: OmegaConfBaseException, given: DictConfig) -> str:
-    key = error.full_key or error.key or ""
-    parent, _, name = str(key).rpartition(".")
-    schema = OmegaConf.select(OmegaConf.structured(Config), parent) if parent else OmegaConf.structured(Config)
-    # Asked of the keys: a required key that has no value yet is not "in" a config.
-    if isinstance(schema, DictConfig) and name not in schema.keys():  # noqa: SIM118
-        return f"the config has an unknown key {key!r}; {nearest(name, [str(word) for word in schema])}"
-    value = OmegaConf.select(given, str(key), throw_on_missing=False)
-    reason = str(error).splitlines()[0]
-    return f"the config's value for {key!r} does not fit: {reason} (got {value!r})"

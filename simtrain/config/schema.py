@@ -22,7 +22,8 @@ class Config:
     """A whole training job.
 
     Attributes:
-        run_dir: Folder for the model, the resolved config and the figures of this run.
+        run_dir: Folder for the model, the resolved config and the figures of this run. Null: ``runs/simtrain`` for a
+            job, and for a bare :class:`simtrain.Runner` none: it writes nothing.
         seed: Seed of every random choice.
         encoders: ``{type: …}`` of one encoder, or encoders by name.
         head: ``{type: …}`` of the head.
@@ -38,7 +39,7 @@ class Config:
         training: See :class:`TrainingConfig`.
     """
 
-    run_dir: str = "runs/simtrain"
+    run_dir: str | None = None
     seed: int = limited(0, Within(0, 2**32 - 1))
     encoders: dict[str, Any] = MISSING
     head: dict[str, Any] = field(default_factory=lambda: {"type": "SkipConnectionHead"})

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import lightning
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch.utils.data import Dataset
 
 from simtrain import registry
@@ -29,11 +29,14 @@ from simtrain.data.loaders import read_samples
 from simtrain.data.sides import DOCUMENT, QUERY
 from simtrain.errors import ConfigError
 from simtrain.evaluation import RetrievalResult, evaluate
+from simtrain.evaluation.text_files import draft
 from simtrain.runner.data_source import data_source
 from simtrain.runner.job_data import read_data
+from simtrain.runner.run_record import write_record
 from simtrain.runner.runner import Runner
 from simtrain.training import TrainableModel, build_model
 
+DEFAULT_FOLDER = "runs/simtrain"
 _PAIR_TARGETS = {"pairs", "labels", "subgroups"}
 
 
@@ -43,7 +46,7 @@ class FitResult:
 
     Attributes:
         model: The trained model.
-        run_dir: Folder of the run: ``model/``, ``config.yaml`` and ``metrics.json``.
+        run_dir: Folder of the run: ``model/``, ``config.yaml``, ``environment.json`` and ``metrics.json``.
         before: Figures of the encoders alone on the test file; None without one.
         after: Figures of the trained model on the test file; None without one.
         seconds: Stage → time taken.
@@ -62,8 +65,20 @@ class FitResult:
         """Folder of the saved model."""
         return self.run_dir / "model"
 
+    def as_dict(self) -> dict[str, Any]:
+        """Folders, figures before and after, and seconds by stage, as JSON values."""
+        return {
+            "run_dir": str(self.run_dir),
+            "model": str(self.model_path),
+            "before": self.before.as_dict() if self.before else None,
+            "after": self.after.as_dict() if self.after else None,
+            "seconds": {stage: round(seconds, 3) for stage, seconds in self.seconds.items()},
+        }
 
-def fit(cfg: str | Path | Mapping[str, Any] | DictConfig, overrides: Sequence[str] = ()) -> FitResult:
+
+def fit(
+    cfg: str | Path | Mapping[str, Any] | DictConfig, overrides: Sequence[str] = (), *, callbacks: Sequence[Any] = ()
+) -> FitResult:
     """Run the training job of a config.
 
     Every name and every file is checked before anything is written. Frozen encoders run once, into the cache that
@@ -72,6 +87,7 @@ def fit(cfg: str | Path | Mapping[str, Any] | DictConfig, overrides: Sequence[st
     Args:
         cfg: Config file, mapping or config; see :class:`simtrain.config.Config`.
         overrides: ``key=value`` words on top of it.
+        callbacks: What else to call in training; see :class:`simtrain.Runner`.
 
     Returns:
         The trained model, its folder and the figures.
@@ -81,6 +97,7 @@ def fit(cfg: str | Path | Mapping[str, Any] | DictConfig, overrides: Sequence[st
         DataError: A data file is wrong.
     """
     cfg = load_cfg(cfg, overrides)
+    cfg.run_dir = cfg.run_dir or DEFAULT_FOLDER
     require(cfg, ["encoders", "loss", "data.train"])
     seed_run(cfg)
     data = read_data(cfg)
@@ -92,8 +109,11 @@ def fit(cfg: str | Path | Mapping[str, Any] | DictConfig, overrides: Sequence[st
         for stage in ("train", "valid")
         if stage in data
     }
-    runner = Runner(model, train_data_loader=loaders["train"], valid_data_loader=loaders.get("valid"), cfg=cfg)
+    runner = Runner(
+        model, train_data_loader=loaders["train"], valid_data_loader=loaders.get("valid"), cfg=cfg, callbacks=callbacks
+    )
     result = FitResult(model, Path(cfg.run_dir), label_names=getattr(data["train"], "label_names", None))
+    write_record(cfg, result.run_dir)
     with _timed(result, "cache"):
         # On the device that training runs on: what is encoded elsewhere would be encoded again there.
         runner.place_model()
@@ -174,8 +194,7 @@ def make_loader(cfg: DictConfig, dataset: Dataset[Any], stage: str) -> Similarit
 
 
 def save(result: FitResult, cfg: DictConfig) -> None:
-    """Write model, resolved config and figures into the run's folder."""
-    result.run_dir.mkdir(parents=True, exist_ok=True)
+    """Write model and figures into the run's folder."""
     card = {
         "data": plain(cfg.data),
         "metrics": {"before": result.before, "after": result.after},
@@ -184,13 +203,9 @@ def save(result: FitResult, cfg: DictConfig) -> None:
     result.model.save_servable(result.model_path, card)
     if result.label_names is not None:
         save_label_names(result.run_dir / "labels.json", result.label_names)
-    OmegaConf.save(cfg, result.run_dir / "config.yaml")
-    figures = {
-        "before": result.before.as_dict() if result.before else None,
-        "after": result.after.as_dict() if result.after else None,
-        "seconds": {stage: round(seconds, 3) for stage, seconds in result.seconds.items()},
-    }
-    (result.run_dir / "metrics.json").write_text(json.dumps(figures, indent=2) + "\n")
+    figures = {key: value for key, value in result.as_dict().items() if key not in ("run_dir", "model")}
+    with draft(result.run_dir / "metrics.json") as file:
+        file.write(json.dumps(figures, indent=2) + "\n")
 
 
 def _evaluated(

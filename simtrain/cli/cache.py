@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from simtrain.cli.options import AsJson
 from simtrain.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ SPANS = {"m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 app = typer.Typer(name="cache", help="List, verify and prune embedding caches.", no_args_is_help=True)
 
 Folder = Annotated[Path, typer.Argument(help="A save_dir, or one cache in it.", show_default=False)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command("ls")

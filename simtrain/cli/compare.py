@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from simtrain.cli.inputs import read_samples, roles
+from simtrain.cli.options import AsJson
+from simtrain.cli.output import answering, check_parent, plain_json
 from simtrain.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -46,32 +49,34 @@ def compare(
         list[str] | None,
         typer.Option(help="Exit with code 1 if B is worse in this metric and not by chance. Repeatable."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
     output: Annotated[Path | None, typer.Option(help="Also write the figures to this JSON file.")] = None,
 ) -> None:
     """Compare two systems on the same queries: differences (B minus A), intervals and p-values."""
-    from simtrain.cli import _check_parent
     from simtrain.evaluation.comparison import compare_scores
     from simtrain.evaluation.text_files import draft
 
-    _check_parent(output)
+    check_parent(output)
     if missing not in ("error", "zero"):
         raise ConfigError(f"--missing is 'error' or 'zero', got {missing!r}")
     guarded = fail_if_worse or []
-    test = _Test(data, kind, column, split, qrels, [*(metric or []), *guarded], missing, batch_size)
-    scores = [test.scores(path) for path in (a, b)]
-    asked = list(dict.fromkeys([*(metric or []), *guarded])) if metric else []
-    names = (a.name, b.name) if a.name != b.name else (str(a), str(b))
-    found = compare_scores(scores[0], scores[1], asked, names, confidence=confidence, n_resamples=resamples, seed=seed)
-    for name in guarded:
-        if name not in found.tests:
-            raise DataError(f"--fail-if-worse {name}: there is no such metric; there are {', '.join(found.tests)}")
-    worse = [name for name in guarded if found.is_worse(name)]
-    values = {**found.to_dict(), "worse": worse}
-    typer.echo(json.dumps(values, indent=2) if as_json else f"{found.table()}\n{found.n_queries} queries")
-    if output is not None:
-        with draft(output) as file:
-            file.write(json.dumps(values, indent=2) + "\n")
+    with answering(as_json) as answer:
+        test = _Test(data, kind, column, split, qrels, [*(metric or []), *guarded], missing, batch_size)
+        scores = [test.scores(path) for path in (a, b)]
+        asked = list(dict.fromkeys([*(metric or []), *guarded])) if metric else []
+        names = (a.name, b.name) if a.name != b.name else (str(a), str(b))
+        found = compare_scores(
+            scores[0], scores[1], asked, names, confidence=confidence, n_resamples=resamples, seed=seed
+        )
+        for name in guarded:
+            if name not in found.tests:
+                raise DataError(f"--fail-if-worse {name}: there is no such metric; there are {', '.join(found.tests)}")
+        worse = [name for name in guarded if found.is_worse(name)]
+        values = {**found.to_dict(), "worse": worse}
+        if output is not None:
+            with draft(output) as file:
+                file.write(json.dumps(plain_json(values), indent=2) + "\n")
+        answer(values, f"{found.table()}\n{found.n_queries} queries")
     if worse:
         typer.echo(f"{names[1]} is worse in {', '.join(worse)}", err=True)
         raise typer.Exit(EXIT_WORSE)
@@ -121,9 +126,7 @@ class _Test:
             self._read = self._read or read_beir(self.data, self.split)
             return self._measured(search_run(model, self._read, batch_size=self.batch_size), self._read.qrels)
         if self._read is None:
-            from simtrain.cli import _read_samples, _roles
-
-            self._read = _read_samples(self.data, self.kind, _roles(self.column))
+            self._read = read_samples(self.data, self.kind, roles(self.column))
         return _of_samples(model, self._read, retrieval_task(self._read).queries, self.metrics, self.batch_size)
 
     def _measured(self, run: Any, qrels: Any) -> QueryScores:
