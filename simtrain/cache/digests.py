@@ -6,6 +6,7 @@ Every digest is 16 bytes of xxh3-128 over a type tag and content, so that the te
 from __future__ import annotations
 
 import struct
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any
@@ -14,11 +15,15 @@ import numpy as np
 import torch
 import xxhash
 from jaxtyping import Shaped
-from torch import Tensor
+from torch import Tensor, nn
 
 Digest = bytes
 Array = Shaped[np.ndarray, "..."]
 OtherDigest = Callable[[Any], Digest]
+
+# What a class of somebody's own may extend, and the classes that add nothing.
+_EXTENDED = (Tensor, np.ndarray, tuple, Mapping, AbstractSet)
+_PLAIN = {Tensor, nn.Parameter, np.ndarray, tuple, dict, OrderedDict, set, frozenset}
 
 
 def leaf(tag: bytes, content: bytes) -> Digest:
@@ -61,7 +66,7 @@ def value_digest(value: Any, other: OtherDigest, ordered: bool = False) -> Diges
 
     Args:
         value: None, bool, int, float, complex, str, bytes, numpy array or scalar, tensor, or a mapping, list,
-            tuple or set of such values.
+            tuple or set of such values; of classes that extend one of these, their attributes count, too.
         other: Called with any value of another kind; gives its digest or raises.
         ordered: Whether the order of a mapping's keys counts.
 
@@ -75,16 +80,27 @@ def value_digest(value: Any, other: OtherDigest, ordered: bool = False) -> Diges
     scalar = scalar_digest(value)
     if scalar is not None:
         return scalar
-    if isinstance(value, Tensor):
-        return tensor_digest(value)
-    if isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray):
-        return array_digest(value, other, ordered)
-    return container_digest(value, other, ordered)
+    if isinstance(value, Tensor) and not value.is_nested:
+        digest = tensor_digest(value)
+    elif isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray):
+        digest = array_digest(value, other, ordered)
+    else:
+        digest = container_digest(value, other, ordered)
+    is_plain = type(value) in _PLAIN or not isinstance(value, _EXTENDED)
+    return digest if is_plain else marked_digest(value, digest, other, ordered)
+
+
+def marked_digest(value: Any, digest: Digest, other: OtherDigest, ordered: bool) -> Digest:
+    """Digest of a value of a subclass: its class and its own attributes count beside its content."""
+    attributes = pair_digests(list(getattr(value, "__dict__", {}).items()), other, ordered)
+    return node("of class", class_name(value).encode(), digest, *attributes)
 
 
 def scalar_digest(value: Any) -> Digest | None:
     """Digest of a value that contains no others, or None if it is of another kind."""
     kind = type(value)
+    if isinstance(value, np.number):
+        return leaf(f"{kind.__name__}\0".encode(), value.tobytes())
     if kind is str or kind is np.str_:
         return leaf(b"str\0", value.encode("utf-8", "surrogatepass"))
     if kind in (bytes, bytearray, memoryview, np.bytes_):
@@ -93,10 +109,10 @@ def scalar_digest(value: Any) -> Digest | None:
         return leaf(b"none\0", b"")
     if kind is bool or kind is np.bool_:
         return leaf(b"bool\0", b"1" if value else b"0")
-    if kind is int or isinstance(value, np.integer):
-        return leaf(b"int\0", str(int(value)).encode())
-    if kind is float or isinstance(value, np.floating):
-        return leaf(b"float\0", struct.pack("<d", float(value)))
+    if kind is int:
+        return leaf(b"int\0", str(value).encode())
+    if kind is float:
+        return leaf(b"float\0", struct.pack("<d", value))
     if kind is complex:
         return leaf(b"complex\0", struct.pack("<dd", value.real, value.imag))
     return None
@@ -115,7 +131,8 @@ def array_digest(array: Array, other: OtherDigest, ordered: bool = False) -> Dig
 
 def tensor_digest(tensor: Tensor) -> Digest:
     """Digest of a tensor: type, shape and content, wherever it lies."""
-    dense = tensor.detach().to_dense() if tensor.layout is not torch.strided else tensor.detach()
+    plain = tensor.detach().dequantize() if tensor.is_quantized else tensor.detach()
+    dense = plain.to_dense() if tensor.layout is not torch.strided else plain
     flat = dense.resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
     raw = flat.view(torch.uint8).numpy()
     return node("tensor", str(tensor.dtype).encode(), str(tuple(tensor.shape)).encode(), raw.data if raw.size else b"")
@@ -127,8 +144,7 @@ def container_digest(value: Any, other: OtherDigest, ordered: bool = False) -> D
     if kind is list:
         return node("list", *(value_digest(item, other, ordered) for item in value))
     if isinstance(value, tuple):
-        tag = "tuple" if kind is tuple else f"tuple {class_name(value)}"
-        return node(tag, *(value_digest(item, other, ordered) for item in value))
+        return node("tuple", *(value_digest(item, other, ordered) for item in value))
     if isinstance(value, Mapping):
         pairs = pair_digests(list(value.items()), other, ordered)
         return node("ordered mapping", *pairs) if ordered else node("mapping", *sorted(pairs))

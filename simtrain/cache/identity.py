@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from simtrain.cache.code_names import named_values
 from simtrain.cache.digests import Digest, class_name, node, tensor_digest, value_digest
 from simtrain.cache.installed_code import installed_version
-from simtrain.cache.module_parts import looks_of, parts_of
+from simtrain.cache.module_parts import looks_of, other_states, own_tensors, parts_of, places_of
+from simtrain.cache.traced_code import traced_code
 from simtrain.encoders.text_identity import lasting_rules
 from simtrain.errors import CacheError
 
@@ -67,15 +68,21 @@ class Identity:
         return value_digest(value, self._of_uncommon)
 
     def of_module(self, module: nn.Module) -> Digest:
-        """Digest of a module: classes, code and settings of all its parts, weights, buffers and tokenizers."""
-        self._known.update({id(part): name for name, part in module.named_modules() if id(part) not in self._known})
-        parts = [node(name, *self._of_part(name, part)) for name, part in module.named_modules()]
-        tensors = [*module.named_parameters(), *module.named_buffers()]
-        return node("module", *parts, *(node(name, content_digest(name, tensor)) for name, tensor in tensors))
+        """Digest of a module: classes, code and settings of all its parts, weights, buffers, states and tokenizers."""
+        places = list(places_of(module))
+        self._known.update({id(part): name for name, part, first in places if not (first or id(part) in self._known)})
+        parts = [
+            node(name, *self._of_part(name, part)) if first is None else node("again", name.encode(), first.encode())
+            for name, part, first in places
+        ]
+        tensors = {name: content_digest(name, tensor) for name, tensor in own_tensors(places)}
+        others = [(name, self._of_named(f"the state {name!r}", state)) for name, state in other_states(module, tensors)]
+        return node("module", *parts, *(node(name, content) for name, content in [*tensors.items(), *others]))
 
     def _of_part(self, name: str, part: nn.Module) -> Iterator[Digest]:
         yield self._of_class(type(part))
         yield looks_of(part).encode()
+        yield self.of(traced_code(part))
         for attribute, value in parts_of(part):
             if attribute not in self._ignored:
                 place = f"the attribute {f'{name}.{attribute}'.lstrip('.')!r} of the encoder"
@@ -108,6 +115,8 @@ class Identity:
             return node(type(value).__name__, self.of(value.__func__))
         if isinstance(value, property):
             return node("property", self.of([value.fget, value.fset]))
+        if isinstance(value, functools.cached_property):  # holds a lock
+            return node("cached property", self.of(value.func))
         if isinstance(value, functools.partial):
             return node("partial", self.of(value.func), self.of(value.args), self.of(value.keywords))
         if isinstance(value, nn.Module):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import sys
+import sysconfig
 from pathlib import Path
 
 import xxhash
 
 _OWN = __name__.split(".")[0]
+_STANDARD_LIBRARY = sysconfig.get_path("stdlib")
 _INSTALL_FOLDERS = frozenset({"site-packages", "dist-packages"})
 
 
@@ -33,12 +35,23 @@ def installed_version(module_name: str) -> str | None:
         return _room_digest(rest.split(".")[0])
     if top == "__main__":
         return None  # whatever file it was started from
-    if top in sys.stdlib_module_names or top == "builtins":
-        return ""
     file = _file_of(module_name) or _file_of(top)
+    if _is_of_python(top, file):
+        return ""
     if file is None or not _INSTALL_FOLDERS & set(Path(file).parts):
         return None
     return _version_of(top).split("+")[0]
+
+
+def _is_of_python(top: str, file: str | None) -> bool:
+    # By its place, too: a folder of the user's may be called "test", "code" or "token".
+    if top not in sys.stdlib_module_names and top != "builtins":
+        return False
+    if file is None:  # built in
+        return True
+    path = Path(file)
+    is_beside = path.is_relative_to(_STANDARD_LIBRARY) or path.parent.name == "lib-dynload"
+    return is_beside and not _INSTALL_FOLDERS & set(path.parts)
 
 
 def _file_of(module_name: str) -> str | None:
@@ -53,7 +66,9 @@ def _version_of(package: str) -> str:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return ""  # installed under another name, and silent about its version
+        pass  # installed under another name than it is imported by
+    names = importlib.metadata.packages_distributions().get(package, [])
+    return " ".join(f"{name} {importlib.metadata.version(name)}" for name in sorted(names))
 
 
 @functools.cache

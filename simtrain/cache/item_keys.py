@@ -112,7 +112,8 @@ def extracted_key(key_extractor: KeyExtractor, item: Any) -> bytes:
 def uncommon_digest(value: Any) -> Digest:
     """Digest of a dataclass, a path or an image."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
+        names = dict.fromkeys([field.name for field in dataclasses.fields(value)] + [*getattr(value, "__dict__", ())])
+        fields = [(name, getattr(value, name)) for name in names]  # and what was put there besides
         return node("dataclass", class_name(value).encode(), *pair_digests(fields, uncommon_digest, ordered=True))
     if isinstance(value, os.PathLike):
         return file_digest(Path(value))
@@ -142,6 +143,24 @@ def file_digest(path: Path) -> Digest:
 
 def image_digest(image: Any) -> Digest:
     """Digest of a PIL image, told by its attributes so that Pillow is not needed."""
+    if getattr(image, "n_frames", 1) > 1:
+        return frames_digest(image)
+    return frame_digest(image)
+
+
+def frames_digest(image: Any) -> Digest:
+    """Digest of all frames of a film, and of the frame that it stands at; it is left standing there."""
+    at = image.tell()
+    frames = []
+    for number in range(image.n_frames):
+        image.seek(number)
+        frames.append(frame_digest(image))
+    image.seek(at)
+    return node("frames", str(at).encode(), *frames)
+
+
+def frame_digest(image: Any) -> Digest:
+    """Digest of one picture."""
     looks: list[Any] = [str(image.mode), tuple(int(side) for side in image.size)]
     # What the usual first steps of preprocessing read besides the pixels: convert("RGBA") and exif_transpose.
     looks.append(image.info.get("transparency") if hasattr(image, "info") else None)

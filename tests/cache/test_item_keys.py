@@ -1,14 +1,16 @@
+import io
 import os
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from simtrain.cache import item_key, item_keys
 from simtrain.errors import CacheError, DataError
@@ -32,6 +34,24 @@ class Picture:
 
     def getpalette(self, rawmode: str | None = "RGB") -> list[int] | None:
         return self.palette
+
+
+class Described(dict[str, Any]):
+    """A mapping with attributes."""
+
+
+class Place(NamedTuple("Place", [("x", int)])):
+    """A tuple with attributes."""
+
+
+class Signal(torch.Tensor):
+    """A tensor with attributes, as some libraries of images have."""
+
+
+def noted(item: Any, note: Any) -> Any:
+    """The item, with an attribute that a collate function may go by."""
+    item.note = note
+    return item
 
 
 DISTINCT = [
@@ -83,6 +103,19 @@ DISTINCT = [
     Picture("L", (3, 2), b"abcdef"),
     Picture("P", (3, 2), b"abcdef", [0, 1]),
     Picture("P", (3, 2), b"abcdef", [1, 0]),
+    np.int64(1),
+    np.int8(1),
+    np.float32(1.5),
+    np.float64(1.5),
+    np.array([[1, 2]]).view(np.matrix),
+    noted(Product("shoe", 1.0), note=1),
+    noted(Product("shoe", 1.0), note=2),
+    noted(Described(a=1), note=1),
+    noted(Described(a=1), note=2),
+    noted(Place(1), note=1),
+    noted(Place(1), note=2),
+    noted(torch.ones(2).as_subclass(Signal), note=1),
+    noted(torch.ones(2).as_subclass(Signal), note=2),
 ]
 
 
@@ -95,8 +128,6 @@ def test_different_items_have_different_keys():
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        (1, np.int64(1)),
-        (0.5, np.float32(0.5)),
         (True, np.bool_(True)),
         ("a", np.str_("a")),
         (np.asfortranarray(np.arange(6).reshape(2, 3)), np.arange(6).reshape(2, 3)),
@@ -198,3 +229,23 @@ def test_what_preprocessing_reads_of_an_image_besides_its_pixels_counts():
 def test_the_names_and_types_of_an_arrays_fields_count():
     raw = np.arange(4, dtype="i4")
     assert item_key(raw.view([("a", "f4"), ("b", "f4")])) != item_key(raw.view([("x", "i4"), ("y", "i4")]))
+
+
+def test_all_frames_of_a_film_count():
+    def film(last: int) -> Any:
+        frames = [Image.new("L", (4, 4), shade) for shade in (0, 90, last)]
+        frames[0].save(file := io.BytesIO(), "GIF", save_all=True, append_images=frames[1:])
+        return Image.open(file)
+
+    one, other = film(200), film(250)
+    assert item_key(one) == item_key(film(200)) != item_key(other)
+    one.seek(1)
+    assert item_key(one) != item_key(film(200))  # a collate function may take the frame at hand
+    assert one.tell() == 1
+    item_key(one.copy())
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_nested_tensors_have_no_content_to_go_by():
+    with pytest.raises(CacheError, match="an item of type Tensor cannot be identified by its content"):
+        item_key(torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]))
