@@ -7,6 +7,7 @@ from simtrain.evaluation.error_analysis import confused_classes, likely_wrong_la
 from simtrain.evaluation.error_report import error_report
 from simtrain.evaluation.evaluator import Evaluator
 from simtrain.evaluation.hard_negatives import mine_hard_negatives
+from simtrain.evaluation.held_out import HeldOutRetrieval
 from simtrain.evaluation.image_sets import (
     ImageSet,
     read_cars196,
@@ -27,6 +28,7 @@ from simtrain.evaluation.reciprocal_reranking import ReciprocalReranking
 from simtrain.evaluation.retrieval import RetrievalResult, RetrievalTask, evaluate, retrieval_task
 from simtrain.evaluation.run_measures import run_metrics
 from simtrain.evaluation.saved_embeddings import evaluate_embeddings, read_embeddings
+from simtrain.evaluation.set_reading import read_test_set
 from simtrain.evaluation.set_retrieval import SetRetrieval
 from simtrain.evaluation.significance import PairedTest, bootstrap_interval, paired_test
 from simtrain.evaluation.subsets import SubsetResult, evaluate_subsets
@@ -38,6 +40,7 @@ __all__ = [
     "BaseMetric",
     "Comparison",
     "Evaluator",
+    "HeldOutRetrieval",
     "ImageSet",
     "JudgedSearch",
     "MinedNegatives",
@@ -80,6 +83,7 @@ __all__ = [
     "read_online_products",
     "read_qrels",
     "read_run",
+    "read_test_set",
     "result_table",
     "results_table",
     "retrieval_task",

@@ -97,15 +97,20 @@ def evaluate_subsets(
         >>> [one.n_queries for one in result.results]
         [4, 4, 4]
     """
-    for word, value in (("n_queries", n_queries), ("repeats", repeats), ("n_gallery", n_gallery)):
-        if value is not None and value < 1:
-            raise ConfigError(f"{word} should be a positive integer, got {value}")
+    check_numbers(n_queries=n_queries, repeats=repeats, n_gallery=n_gallery)
     task = retrieval_task(data)
     options: dict[str, Any] = {"batch_size": batch_size, "show_progress": show_progress}
     results = []
     for part in subsets(task, n_queries, repeats, seed, n_gallery):
         results.append(part.score(*encode_task(model, part, **options), k=k, post=post))
     return SubsetResult(results)
+
+
+def check_numbers(**numbers: int | None) -> None:
+    """Raise a :class:`ConfigError` where a number is given that is not positive."""
+    for word, value in numbers.items():
+        if value is not None and value < 1:
+            raise ConfigError(f"{word} should be a positive integer, got {value}")
 
 
 def subsets(

@@ -22,7 +22,9 @@ class AttachedEvaluator:
 
     Args:
         evaluator: An object with ``process(data_samples=, data_batch=)`` and ``evaluate(size)``, such as a
-            :class:`simtrain.Evaluator` or one of its metrics. Each stage has a copy.
+            :class:`simtrain.Evaluator` or one of its metrics. Each stage has a copy. Or one with data of its own and
+            ``evaluate_model(model)``, such as :class:`simtrain.evaluation.HeldOutRetrieval`: it measures the model at
+            each validation, or, where there is no validation loader, at the end of each training epoch.
         name: Name in the log; None for none.
         stages: ``"train"``, ``"validation"``, ``"test"``. For ``"train"`` the training set is embedded anew, in eval
             mode, at the end of each epoch; figures of other stages come from the batches as they pass.
@@ -46,11 +48,12 @@ class AttachedEvaluator:
         stages: str | Sequence[str] = STAGES,
         **log_options: Any,
     ) -> None:
-        for word in ("process", "evaluate"):
+        self.measures_model = callable(getattr(evaluator, "evaluate_model", None))
+        for word in () if self.measures_model else ("process", "evaluate"):
             if not callable(getattr(evaluator, word, None)):
                 raise ConfigError(
-                    f"an evaluator has the methods process(data_samples, data_batch) and evaluate(size), got "
-                    f"{type(evaluator).__name__}"
+                    f"an evaluator has the methods process(data_samples, data_batch) and evaluate(size), or "
+                    f"evaluate_model(model), got {type(evaluator).__name__}"
                 )
         self.evaluator, self.name, self.log_options = evaluator, name, log_options
         self.stages = tuple(_stage(word) for word in ([stages] if isinstance(stages, str) else stages))

@@ -30,18 +30,32 @@ class EpochEvaluation:
         self.attached = list(attached)
         self._copies: dict[tuple[TrainStage, int], list[tuple[AttachedEvaluator, Any]]] = {}
         self._known_items: dict[int, tuple[Any, Any]] = {}
+        self._measured: list[tuple[AttachedEvaluator, dict[str, float]]] = []
 
     def at(self, stage: TrainStage) -> bool:
-        """Whether anything is measured at a stage."""
-        return any(stage in one.stages for one in self.attached)
+        """Whether the batches of a stage are measured."""
+        return bool(self._of(stage))
+
+    def measure(self, stage: TrainStage, model: Any) -> None:
+        """Let evaluators with data of their own measure the model as it is now; :meth:`figures` has what they find.
+
+        Args:
+            stage: The stage.
+            model: What encodes raw items.
+        """
+        for one in self._of(stage, measures_model=True):
+            self._measured.append((one, one.evaluator.evaluate_model(model)))
+
+    def measures_model(self, stage: TrainStage) -> bool:
+        """Whether there are evaluators with data of their own at a stage."""
+        return bool(self._of(stage, measures_model=True))
 
     def start(self, stage: TrainStage, loaders: Any) -> None:
         """Begin an epoch, with what is known of its data sets."""
         if not self.at(stage):
             return
         for number, loader in enumerate(_listed(loaders)):
-            chosen = [one for one in self.attached if stage in one.stages]
-            copies = [(one, copy.deepcopy(one.evaluator)) for one in chosen]
+            copies = [(one, copy.deepcopy(one.evaluator)) for one in self._of(stage)]
             for _, evaluator in copies:
                 if hasattr(evaluator, "dataset_meta"):
                     evaluator.dataset_meta = {SAME_ITEMS: self._equal_items(loader)}
@@ -62,12 +76,19 @@ class EpochEvaluation:
             loaders: Its loaders.
             is_whole: Whether the loaders were read to their ends.
         """
+        while self._measured:
+            attached, found = self._measured.pop(0)
+            for name, value in found.items():
+                yield attached.log_name(name, stage), float(value), attached.log_options
         listed = _listed(loaders)
         for number, loader in enumerate(listed):
             suffix = f"/dataloader_idx_{number}" if len(listed) > 1 else ""
             for attached, evaluator in self._copies.pop((stage, number), ()):
                 for name, value in evaluator.evaluate(_size(loader) if is_whole else 0).items():
                     yield attached.log_name(name, stage) + suffix, float(value), attached.log_options
+
+    def _of(self, stage: TrainStage, measures_model: bool = False) -> list[AttachedEvaluator]:
+        return [one for one in self.attached if stage in one.stages and one.measures_model == measures_model]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> EpochEvaluation:
         return EpochEvaluation(self.attached)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 
+from simtrain.cache import CachedModel
 from simtrain.errors import ContractError
 from simtrain.models.eval_mode import eval_mode
 from simtrain.training.attached_metric import AttachedMetric
@@ -21,6 +24,7 @@ class EvaluatedEpochs(SimilaritySteps):
     """Feeds the evaluators of :class:`~simtrain.TrainableModel`, and logs their figures."""
 
     _evaluation: EpochEvaluation
+    _cached: CachedModel
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
         """As in the base class; the results go to the evaluators too."""
@@ -46,6 +50,14 @@ class EvaluatedEpochs(SimilaritySteps):
         """Begin an epoch of the test metrics and evaluators."""
         self._start_stage(TEST, self.trainer.test_dataloaders)
 
+    def on_validation_epoch_start(self) -> None:
+        """Measure test sets of the evaluators' own, now that averaged weights, if any, are in their place."""
+        self._measure(VALIDATION)
+
+    def on_test_epoch_start(self) -> None:
+        """Measure test sets of the evaluators' own."""
+        self._measure(TEST)
+
     def on_validation_epoch_end(self) -> None:
         """Log the figures of the validation sets, before callbacks look for what they monitor."""
         self._log_evaluated(VALIDATION, self.trainer.val_dataloaders, self.trainer.limit_val_batches)
@@ -57,16 +69,32 @@ class EvaluatedEpochs(SimilaritySteps):
     def on_train_epoch_end(self) -> None:
         """Embed the training set, where an evaluator asks for it, and log its figures."""
         super().on_train_epoch_end()
-        if not self._evaluation.at(TRAIN):
-            return
-        loader: Any = self.trainer.train_dataloader
+        # Without a validation loader there is no other moment for what needs none.
+        for stage in (TRAIN,) if self.trainer.enable_validation else (TRAIN, VALIDATION):
+            if self._evaluation.measures_model(stage):
+                self._measure(stage)
+                self._log_evaluated(stage, [], 1.0)
+        if self._evaluation.at(TRAIN):
+            self._evaluate_training_set(self.trainer.train_dataloader)
+
+    def _evaluate_training_set(self, loader: Any) -> None:
         self._evaluation.start(TRAIN, loader)
-        forward = self.trainer.precision_plugin.forward_context
-        with isolate_rng(), eval_mode(self), torch.no_grad(), forward():
+        with self._as_it_is():
             for batch in in_order(loader):
                 embeddings, targets = self._embed_batch(batch)
                 self._evaluation.process(TRAIN, {"embeddings": embeddings, "targets": targets}, batch)
         self._log_evaluated(TRAIN, loader, 1.0)
+
+    def _measure(self, stage: TrainStage) -> None:
+        if self._evaluation.measures_model(stage) and not self.trainer.sanity_checking:
+            with self._as_it_is():
+                self._evaluation.measure(stage, self._cached)
+
+    @contextmanager
+    def _as_it_is(self) -> Iterator[None]:
+        """The model in eval mode, with the trainer's precision; training goes on as if nothing had been measured."""
+        with isolate_rng(), eval_mode(self), torch.no_grad(), self.trainer.precision_plugin.forward_context():
+            yield
 
     def _start_stage(self, stage: TrainStage, loaders: Any) -> None:
         self._evaluation.start(stage, loaders)

@@ -28,4 +28,6 @@ def test_figures_are_those_of_one_process_without_repeated_rows(folder, kind):
         assert given == pytest.approx(expected, abs=1e-6)
     if kind == "groups":
         assert expected["rows_rows_test"] == N
+        assert 0 < expected["own_recall@5_train"] == expected["own_recall@5_validation"] < 1
+        assert expected["one_mrr_test"] == 1.0
         assert {"p_validation", "p_test"} <= expected.keys()

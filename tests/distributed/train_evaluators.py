@@ -16,11 +16,12 @@ from simtrain import AttachedMetric, TrainableModel
 from simtrain.data import (
     GroupSimilarityDataLoader,
     PairsSimilarityDataLoader,
+    QueryGallery,
     SimilarityGroupSample,
     SimilarityPairSample,
 )
 from simtrain.encoders import PrecomputedEncoder
-from simtrain.evaluation import BaseMetric, PairCorrelation, SetRetrieval
+from simtrain.evaluation import BaseMetric, HeldOutRetrieval, PairCorrelation, SetRetrieval
 from simtrain.heads import StackedProjectionHead
 from simtrain.losses import ContrastiveLoss, TripletLoss
 from simtrain.metrics import RetrievalPrecision
@@ -55,13 +56,28 @@ def pairs() -> list:
     return [SimilarityPairSample(rows[i // 2], rows[N + i % 30], score=(i % 5) / 4) for i in range(N)]
 
 
+ONE = HeldOutRetrieval([SimilarityPairSample(vectors(2)[0], vectors(2)[1])], k=1)
+
+
 def plain(samples: list, batch_size: int) -> DataLoader:
     return DataLoader(samples, batch_size=batch_size, collate_fn=list)
 
 
+def searched() -> QueryGallery:
+    rows = vectors(60)
+    numbers = list(range(9)), list(range(60))
+    return QueryGallery(rows[:9], rows, [n % 7 for n in numbers[0]], [n % 7 for n in numbers[1]], *numbers)
+
+
 #: Name -> samples, loader, loss, evaluators.
 KINDS = {
-    "groups": (groups, GroupSimilarityDataLoader, TripletLoss, {"set": SetRetrieval(k=(1, 3)), "rows": Rows()}),
+    "groups": (
+        groups,
+        GroupSimilarityDataLoader,
+        TripletLoss,
+        # A gallery, and a set with fewer items than there are processes.
+        {"set": SetRetrieval(k=(1, 3)), "rows": Rows(), "own": HeldOutRetrieval(searched()), "one": ONE},
+    ),
     "plain": (groups, plain, TripletLoss, {"set": SetRetrieval(k=(1, 3)), "rows": Rows()}),
     "pairs": (pairs, PairsSimilarityDataLoader, ContrastiveLoss, {"set": SetRetrieval(k=1), "all": PairCorrelation()}),
 }
@@ -95,7 +111,11 @@ def measure(kind: str, devices: int, batch_size: int) -> dict[str, float]:
     figures = {name: float(value) for name, value in trainer.callback_metrics.items() if name != "p_train"}
     trainer.test(model, loader(samples(), batch_size=batch_size), verbose=False)
     figures.update({name: float(value) for name, value in trainer.callback_metrics.items()})
-    return {name: value for name, value in figures.items() if name.startswith(("p_", "set_", "rows_", "all_"))}
+    return {
+        name: value
+        for name, value in figures.items()
+        if name.startswith(("p_", "set_", "rows_", "all_", "own_", "one_"))
+    }
 
 
 if __name__ == "__main__":
