@@ -47,6 +47,8 @@ def main() -> None:
     """Run the command; bad input is one sentence on stderr and exit code 2."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
+    # What breaks a command off is told below, in one sentence, or by Python.
+    handler.addFilter(lambda record: record.exc_info is None)
     logging.getLogger("simtrain").addHandler(handler)
     logging.getLogger("simtrain").setLevel(logging.INFO)
     try:

@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from simtrain.config.checks import problems
 from simtrain.config.merging import merge
 from simtrain.config.schema import Config
+from simtrain.config.start_time import register_now
 from simtrain.errors import ConfigError
 
 
@@ -67,6 +68,7 @@ def examine(
         the config's value for 'training.epochs' do
         seed should be from 0 to 4294967295, got -1
     """
+    register_now()
     given = OmegaConf.merge(_read(source), _parse_overrides(overrides))
     cfg, errors = merge(cast("dict[str, Any]", OmegaConf.to_container(given)), schema)
     return cfg, [*errors, *problems(cfg, schema)]

@@ -14,6 +14,7 @@ from omegaconf import MISSING
 
 from simtrain.config.data_section import DataConfig
 from simtrain.config.limits import Within, limited
+from simtrain.config.log_section import LogConfig
 from simtrain.config.training_section import TrainingConfig
 
 
@@ -22,8 +23,8 @@ class Config:
     """A whole training job.
 
     Attributes:
-        run_dir: Folder for the model, the resolved config and the figures of this run. Null: ``runs/simtrain`` for a
-            job, and for a bare :class:`simtrain.Runner` none: it writes nothing.
+        run_dir: Folder of this run: model, checkpoints, figures, log, and the config itself. ``runs/${now:%Y-%m-%d}``
+            makes a new one each day. Null: ``runs/simtrain`` for a job, none for a bare :class:`simtrain.Runner`.
         seed: Seed of every random choice.
         encoders: ``{type: …}`` of one encoder, or encoders by name.
         head: ``{type: …}`` of the head.
@@ -37,6 +38,7 @@ class Config:
         evaluators: Name → ``{type: …, stages: …}`` of what measures whole data sets at the end of each epoch.
         data: See :class:`DataConfig`.
         training: See :class:`TrainingConfig`.
+        log: See :class:`LogConfig`.
     """
 
     run_dir: str | None = None
@@ -53,3 +55,4 @@ class Config:
     evaluators: dict[str, Any] = field(default_factory=dict)
     data: DataConfig = field(default_factory=DataConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    log: LogConfig = field(default_factory=LogConfig)

@@ -32,7 +32,6 @@ from simtrain.evaluation import RetrievalResult, evaluate
 from simtrain.evaluation.text_files import draft
 from simtrain.runner.data_source import data_source
 from simtrain.runner.job_data import read_data
-from simtrain.runner.run_record import write_record
 from simtrain.runner.runner import Runner
 from simtrain.training import TrainableModel, build_model
 
@@ -113,7 +112,6 @@ def fit(
         model, train_data_loader=loaders["train"], valid_data_loader=loaders.get("valid"), cfg=cfg, callbacks=callbacks
     )
     result = FitResult(model, Path(cfg.run_dir), label_names=getattr(data["train"], "label_names", None))
-    write_record(cfg, result.run_dir)
     with _timed(result, "cache"):
         # On the device that training runs on: what is encoded elsewhere would be encoded again there.
         runner.place_model()
@@ -194,7 +192,7 @@ def make_loader(cfg: DictConfig, dataset: Dataset[Any], stage: str) -> Similarit
 
 
 def save(result: FitResult, cfg: DictConfig) -> None:
-    """Write model and figures into the run's folder."""
+    """Write model and figures into the run's folder, beside the config that is there."""
     card = {
         "data": plain(cfg.data),
         "metrics": {"before": result.before, "after": result.after},

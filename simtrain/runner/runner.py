@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.callbacks import Callback
@@ -20,6 +21,8 @@ from simtrain.runner.lent_settings import check_optimizer, settings_lent
 from simtrain.runner.lightning_trainer import lightning_trainer
 from simtrain.runner.loop_support import LoopSupport
 from simtrain.runner.quiet_lightning import quiet_lightning
+from simtrain.runner.run_log import RunLog
+from simtrain.runner.run_record import write_record
 from simtrain.runner.runner_checks import check_epochs, check_labels, check_loaders, check_loop, check_model
 from simtrain.runner.runner_state import RunnerState
 from simtrain.runner.stage_evaluators import TEST, TRAIN, VALIDATION, StageEvaluators, as_evaluator
@@ -193,9 +196,19 @@ class Runner(LoopSupport):
         figures: dict[str, float] = self._run("test", self.test_loop)
         return figures
 
+    def before_fit(self) -> None:
+        """Open the log, keep the config and what it runs on in the run's folder, and tell every callback."""
+        self._log.open()
+        if self.cfg.run_dir is not None and self.state.is_main_process:
+            write_record(self.cfg, Path(self.cfg.run_dir))
+        super().before_fit()
+
     def after_fit(self) -> None:
         """Tell every callback; where the fit broke off, what one of them breaks on is logged alone."""
-        (self._tell_all if self._broke_off else self._tell)("after_fit")
+        try:
+            (self._tell_all if self._broke_off else self._tell)("after_fit")
+        finally:
+            self._log.close()
 
     # ---------------------------------------------------------------------------- how it is put together, in this order
 
@@ -205,8 +218,9 @@ class Runner(LoopSupport):
             self.state.describe(lightning_trainer(self.cfg.training, self.epochs))
 
     def setup_logger(self) -> None:
-        """Take the program's log."""
+        """Take the program's log; while a fit runs, at the level and into the file that the config says."""
         self.logger = logging.getLogger("simtrain")
+        self._log = RunLog(self.cfg, self.state)
 
     def setup_model_optimizer(self) -> None:
         """Check that the optimizer is one for the model. Which one it is, a run decides: the model's comes first."""
