@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-# A byte of a word counts to 255 before it carries over to the next.
-MOST_WORDS = 255
+# Rows that are compared, and added up, while they are in the processor's cache.
+ROWS = 192
 
 
 def reaching(scores: Float[Tensor, "rows columns"], bound: Float[Tensor, "rows one"]) -> Int64[Tensor, " found"]:
@@ -31,9 +31,8 @@ def count_above(scores: Float[Tensor, "rows columns"], bound: Float[Tensor, "row
         >>> count_above(torch.tensor([[1.0, 3.0], [2.0, 0.0]]), torch.tensor([[2.0], [-1.0]]))
         tensor([1, 2])
     """
-    if scores.device.type != "cpu":
-        return (scores > bound).sum(dim=1)
-    return _count(scores.numpy() > bound.numpy())
+    # As numbers of the scores' dtype, which are compared and added a vector at a time; booleans are not.
+    return torch.gt(scores, bound, out=torch.empty_like(scores)).sum(dim=1).long()
 
 
 def count_equal(scores: Float[Tensor, "rows columns"], value: Float[Tensor, "rows one"]) -> Int64[Tensor, " rows"]:
@@ -43,17 +42,33 @@ def count_equal(scores: Float[Tensor, "rows columns"], value: Float[Tensor, "row
         >>> count_equal(torch.tensor([[1.0, 3.0], [2.0, 0.0]]), torch.tensor([[3.0], [-1.0]]))
         tensor([1, 0])
     """
-    if scores.device.type != "cpu":
-        return torch.eq(scores, value).sum(dim=1)
-    return _count(scores.numpy() == value.numpy())
+    return torch.eq(scores, value, out=torch.empty_like(scores)).sum(dim=1).long()
 
 
-def _count(flags: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> Tensor:
-    columns = flags.shape[1]
-    if columns % 8 or not columns:
-        return torch.from_numpy(flags.sum(axis=1))
-    # Eight flags are added at a time, as the bytes of one word.
-    words = torch.from_numpy(flags.view(np.int64))
-    size = next(size for size in range(min(MOST_WORDS, words.shape[1]), 0, -1) if words.shape[1] % size == 0)
-    sums = words.view(len(words), size, -1).sum(dim=1)
-    return sums.view(torch.uint8).sum(dim=1)
+def counts(
+    scores: Float[Tensor, "rows columns"],
+    value: Float[Tensor, "values one"],
+    axis: int,
+    scratch: Float[Tensor, "some_rows some_columns"],
+) -> tuple[Int64[Tensor, " values"], Int64[Tensor, " values"]]:
+    """How many scores of each row (``axis=0``: of each column) are above its value, and how many equal it.
+
+    Args:
+        scores: Shape ``(rows, columns)``.
+        value: Of each row, or of each column.
+        axis: 1 for rows, 0 for columns.
+        scratch: Memory that is written to, as many numbers as :data:`ROWS` rows of scores.
+
+    Example:
+        >>> scores = torch.tensor([[1.0, 3.0], [2.0, 0.0]])
+        >>> counts(scores, torch.tensor([[1.0], [0.0]]), 0, torch.empty(2, 2))
+        (tensor([1, 1]), tensor([1, 1]))
+    """
+    found = torch.zeros(2, scores.shape[1 - axis], dtype=torch.int64)
+    for start in range(0, len(scores), ROWS):
+        some = scores[start : start + ROWS]
+        flags = scratch.view(-1)[: some.numel()].view(some.shape)
+        bound, at = (value[start : start + ROWS], slice(start, start + ROWS)) if axis else (value.T, slice(None))
+        for count, compare in zip(found, (torch.gt, torch.eq), strict=True):
+            count[at] += compare(some, bound, out=flags).sum(dim=axis).long()
+    return found[0], found[1]

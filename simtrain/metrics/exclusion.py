@@ -52,6 +52,10 @@ class Exclusion:
         """Whether more than a query's own item may be left out."""
         return self._mask is not None
 
+    def is_own(self, n: int) -> bool:
+        """Whether each of ``n`` queries leaves out the gallery item of its own number, and nothing else."""
+        return not self.has_mask and self.own is not None and torch.equal(self.own.cpu(), torch.arange(n))
+
     def own_places(
         self, queries: Int64[Tensor, " rows"], start: int, stop: int
     ) -> tuple[Int64[Tensor, " found"], Int64[Tensor, " found"]]:

@@ -36,7 +36,7 @@ def top_k(
         exclude: Items to leave out: each query's own gallery index as integers of shape ``(queries,)`` (-1: none);
             booleans of shape ``(queries, gallery)``; or a function ``(query indices, gallery indices) -> booleans``
             called block by block.
-        memory_budget: Bytes for scores and candidates beside embeddings and results, default 64 MB. A budget
+        memory_budget: Bytes for scores and candidates beside embeddings and results, default 160 MB. A budget
             smaller than one tile of scores (1.2 MB on a CPU) is taken as one tile.
         show_progress: See :class:`~simtrain.models.progress.Progress`; default: when it takes over a second.
 

@@ -51,6 +51,7 @@ def rank(
     depth: int = 1,
     to_r: bool = True,
     first: bool = True,
+    queries: Int64[Tensor, " some"] | None = None,
     memory_budget: int = MEMORY_BUDGET,
     show_progress: bool | None = False,
 ) -> Iterator[Ranked]:
@@ -63,6 +64,7 @@ def rank(
         depth: How many ranks to look at.
         to_r: Look at least at as many ranks as a query has relevant items.
         first: Find the rank of the first relevant item, wherever it stands.
+        queries: Rank for these only, given by index; default: all.
         memory_budget: Bytes for scores and candidates.
         show_progress: See :class:`~simtrain.models.progress.Progress`.
 
@@ -70,8 +72,10 @@ def rank(
         Blocks of queries, those with most relevant items first; queries without any are left out.
     """
     counts = relevance.counts()
+    order = torch.arange(len(counts), device=counts.device) if queries is None else queries
     # Blocks of like counts: one query with many relevant items does not make others look as deep.
-    order = counts.argsort(descending=True, stable=True)[: int((counts > 0).sum())]
+    order = order[counts[order].argsort(descending=True, stable=True)]
+    order = order[counts[order] > 0]
     done, workspace = 0, Workspace()
     with Progress("ranking", len(order), show_progress) as progress:
         while done < len(order):

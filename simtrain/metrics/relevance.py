@@ -67,6 +67,11 @@ class LabelRelevance(Relevance):
         self._query_labels, self._gallery_labels = query_labels, gallery_labels
         super().__init__(items, start, count)
 
+    @property
+    def labels(self) -> Int64[Tensor, " items"] | None:
+        """The labels, where queries and gallery have the same ones; else None."""
+        return self._gallery_labels if torch.equal(self._query_labels, self._gallery_labels) else None
+
     def contains(self, queries: Int64[Tensor, " rows"], items: Int64[Tensor, "rows k"]) -> Bool[Tensor, "rows k"]:
         """Whether each item is relevant to its row's query; -1 never is."""
         return (self._gallery_labels[items] == self._query_labels[queries, None]) & (items >= 0)

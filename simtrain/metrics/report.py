@@ -13,6 +13,7 @@ from simtrain.metrics.exclusion import Exclude, Exclusion, split_exclude
 from simtrain.metrics.formulas import Denominator, checked_denominator
 from simtrain.metrics.graded import Grades
 from simtrain.metrics.labels import Labels
+from simtrain.metrics.mutual_ranking import rank_mutually, ranks_mutually
 from simtrain.metrics.query_measures import checked_cuts, query_measures
 from simtrain.metrics.ranking import Ranked, rank
 from simtrain.metrics.relevance import Relevant
@@ -67,7 +68,7 @@ def retrieval_report(
             are an error (``"error"``).
         average: ``"macro"``: every query counts alike. ``"micro"``: every relevant item does, so a query weighs as
             much as it has relevant items.
-        memory_budget: Bytes for scores and candidates beside the embeddings, default 64 MB; see :func:`top_k`.
+        memory_budget: Bytes for scores and candidates beside the embeddings, default 160 MB; see :func:`top_k`.
         show_progress: See :class:`~simtrain.models.progress.Progress`; default: when it takes over a second.
 
     Returns:
@@ -170,7 +171,8 @@ def _scores(
     relevance = which_relevance(labels[0], gallery_labels, relevant, grades, *sizes, similarities.device)
     exclusion = _exclusion(exclude, similarities, alone=alone)
     depth = max(cuts)
-    blocks = rank(
+    search = rank_mutually if ranks_mutually(similarities, relevance, exclusion, depth) else rank
+    blocks = search(
         similarities, relevance, exclusion, depth=depth, memory_budget=memory_budget, show_progress=show_progress
     )
     scores = _joined([query_measures(block, cuts, denominator) for block in blocks], cuts)

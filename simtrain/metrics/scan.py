@@ -13,7 +13,7 @@ from simtrain.metrics.exclusion import Exclusion
 from simtrain.metrics.selection import merge_top, select_top
 from simtrain.metrics.similarities import Similarities, round_up
 
-MEMORY_BUDGET = 64 * 2**20
+MEMORY_BUDGET = 160 * 2**20
 # More rows at once would leave the processor's cache between the product and the selection.
 CACHED_BYTES = 24 * 2**20
 

@@ -11,7 +11,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from simtrain.errors import ConfigError, nearest
-from simtrain.metrics.vectors import check_range, common_dtype, unit_rows
+from simtrain.metrics.scaled_rows import ScaledRows
+from simtrain.metrics.vectors import check_range, common_dtype
 
 KnownDistance = Literal["cosine", "dot", "euclidean"]
 Distance = KnownDistance | str  # names come from configs, too: unknown ones are told below
@@ -34,6 +35,10 @@ class Similarities:
         distance: ``"cosine"`` (rows of zeros score 0 with everything), ``"dot"``, or ``"euclidean"`` (the score is
             the negative distance, summed from differences, so that near items keep their order).
 
+    Attributes:
+        among_themselves: Whether queries and gallery are the same tensor.
+        tile: Rows and columns of one product.
+
     Raises:
         ConfigError: Unknown distance.
         DataError: Dimensions or devices differ, or products would overflow.
@@ -47,14 +52,13 @@ class Similarities:
     ) -> None:
         if distance not in get_args(KnownDistance):
             raise ConfigError(f"unknown distance {distance!r}; {nearest(str(distance), get_args(KnownDistance))}")
-        same = queries is gallery
+        self.among_themselves = queries is gallery
         queries, gallery = common_dtype(queries, gallery)
-        if distance == "cosine":
-            gallery = unit_rows(gallery)
-            queries = gallery if same else unit_rows(queries)
-        else:
+        if distance != "cosine":
             check_range(queries, gallery)
-        self._queries, self._gallery, self._distance = queries, gallery, distance
+        self._gallery = ScaledRows(gallery, unit=distance == "cosine")
+        self._queries = self._gallery if self.among_themselves else ScaledRows(queries, unit=distance == "cosine")
+        self._distance = distance
         largest = TILES.get(gallery.device.type, OTHER_TILE)
         self.tile = (_tile_side(len(queries), largest[0], even=False), _tile_side(len(gallery), largest[1], even=True))
 
@@ -97,14 +101,28 @@ class Similarities:
         shape = (round_up(len(rows), height), round_up(stop - start, width))
         buffer = rows.new_empty(shape[0] * shape[1]) if buffer is None else buffer
         scores = buffer[: shape[0] * shape[1]].view(shape)
-        with _full_precision(rows.device.type):
-            for top in range(0, len(rows), height):
-                left = _padded(rows[top : top + height], height)
-                for column in range(start, stop, width):
-                    right = _padded(self._gallery[column : min(column + width, stop)], width)
+        with full_precision(rows.device.type):
+            for column in range(start, stop, width):
+                right = _padded(self._gallery[column : min(column + width, stop)], width)
+                for top in range(0, len(rows), height):
+                    left = _padded(rows[top : top + height], height)
                     self._fill(left, right, scores[top : top + height, column - start : column - start + width])
         scores[:, stop - start :] = -torch.inf
         return scores[: len(rows)]
+
+    def between(self, queries: Int64[Tensor, " rows"], gallery: Int64[Tensor, " columns"], out: Tensor) -> None:
+        """Write the scores of some queries with some gallery items to a square; call it in :func:`full_precision`.
+
+        Args:
+            queries: Their indices.
+            gallery: Indices of gallery items.
+            out: Shape ``(side, side)``, the side a multiple of :data:`STEP`. Places past the last query or item hold
+                minus infinity.
+        """
+        side = len(out)
+        self._fill(_padded(self._queries[queries], side), _padded(self._gallery[gallery], side), out)
+        out[len(queries) :] = -torch.inf
+        out[:, len(gallery) :] = -torch.inf
 
     def _fill(self, left: Tensor, right: Tensor, out: Tensor) -> None:
         if self._distance == "euclidean":
@@ -115,7 +133,8 @@ class Similarities:
 
 
 @contextmanager
-def _full_precision(device_type: str) -> Iterator[None]:
+def full_precision(device_type: str) -> Iterator[None]:
+    """Products in all digits of their dtype, without gradients, whatever the surroundings have set."""
     # Validation often runs under autocast and "high" matmul precision: both would round the scores.
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")

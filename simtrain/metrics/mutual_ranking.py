@@ -1,0 +1,183 @@
+"""Ranking items among themselves: each score is computed once and serves the rankings of both of its items."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from simtrain.metrics.class_tiles import ClassTile, class_tiles
+from simtrain.metrics.comparison import ROWS
+from simtrain.metrics.exclusion import Exclusion
+from simtrain.metrics.ranking import Ranked, rank
+from simtrain.metrics.relevance import LabelRelevance, Relevance
+from simtrain.metrics.running_ranks import RunningRanks, kept_others
+from simtrain.metrics.scan import MEMORY_BUDGET
+from simtrain.metrics.similarities import Similarities, full_precision
+from simtrain.metrics.threads import MOST_THREADS, in_threads
+from simtrain.models.progress import Progress
+
+# Squares stay in the processor's cache between the product and the two looks at it.
+SIDES = (768, 1536)
+# Below this many items there is little to gain.
+LEAST_ITEMS = 6000
+# Classes, and ranks looked at, of at most this share of a square: tiles hold whole classes and are to be full.
+LARGEST_SHARE = 4
+
+
+def ranks_mutually(similarities: Similarities, relevance: Relevance, exclusion: Exclusion, depth: int) -> bool:
+    """Whether :func:`rank_mutually` can do what :func:`~simtrain.metrics.ranking.rank` is asked for.
+
+    It can where items on a CPU are searched among themselves by labels, nothing but an item itself is left out, and
+    neither classes nor depth are large.
+    """
+    n = similarities.n_gallery
+    if not similarities.among_themselves or similarities.device.type != "cpu" or n < LEAST_ITEMS:
+        return False
+    if not isinstance(relevance, LabelRelevance) or relevance.labels is None or not exclusion.is_own(n):
+        return False
+    return max(depth, int(relevance.counts().max())) <= SIDES[-1] // LARGEST_SHARE
+
+
+def rank_mutually(
+    similarities: Similarities,
+    relevance: Relevance,
+    exclusion: Exclusion,
+    *,
+    depth: int = 1,
+    memory_budget: int = MEMORY_BUDGET,
+    show_progress: bool | None = False,
+) -> Iterator[Ranked]:
+    """Rank all items for each of them that has a relevant one; see :func:`~simtrain.metrics.ranking.rank`.
+
+    Items are sorted into tiles of whole classes. The product of a tile with itself gives the scores of all relevant
+    pairs. Those of two tiles are of pairs that are not relevant: of each, what may stand before a relevant item is kept
+    for the queries in its rows and for those in its columns. That halves the products. Where what is kept of all
+    queries exceeds ``memory_budget``, as many tiles are ranked together as it holds.
+
+    Yields:
+        The queries of a tile; at the end those that had to be searched one by one, because of ties.
+    """
+    assert isinstance(relevance, LabelRelevance)
+    assert relevance.labels is not None
+    largest = max(depth, int(relevance.counts().max()))
+    # Few large squares leave processors idle at the end; many small ones cost more calls.
+    small = similarities.n_gallery < 16 * SIDES[-1] and largest <= SIDES[0] // LARGEST_SHARE
+    side = SIDES[0] if small else SIDES[-1]
+    tiles = class_tiles(relevance.labels, side)
+    itemsize = torch.finfo(similarities.dtype).bits // 8
+    workspace = (side + ROWS) * side * itemsize
+    threads = max(1, min(MOST_THREADS, torch.get_num_threads(), memory_budget // 2 // workspace))
+    groups = list(_groups(tiles, depth, (memory_budget - threads * workspace) // itemsize))
+    unsure = []
+    with Progress("ranking, squares of scores", _n_squares(groups, len(tiles)), show_progress) as progress:
+        for group in groups:
+            search = _Search(similarities, tiles, group, side, depth)
+            search.run(threads, lambda: progress.advance(1))
+            for at in group:
+                ranked, missing = search.ranked(at)
+                unsure.append(missing)
+                yield ranked
+    rest = torch.cat(unsure)
+    if len(rest):
+        yield from rank(
+            similarities, relevance, exclusion, depth=depth, queries=rest.sort().values, memory_budget=memory_budget
+        )
+
+
+class _Search:
+    """The search of one group of tiles among all tiles."""
+
+    def __init__(self, similarities: Similarities, tiles: list[ClassTile], group: range, side: int, depth: int) -> None:
+        self._similarities, self._tiles, self._group = similarities, tiles, group
+        self._side, self._depth = side, depth
+        self._ranks: dict[int, RunningRanks] = {}
+        self._own = threading.local()
+
+    def run(self, threads: int, done: Callable[[], object]) -> None:
+        """Look at all squares; ``done`` is called for each."""
+        inside = [(first, second) for first, second in _disjoint_pairs(self._group)]
+        outside = [
+            (first, second) for second in range(len(self._tiles)) if second not in self._group for first in self._group
+        ]
+        with full_precision("cpu"):
+            in_threads(self._start, self._group, done, threads)
+            in_threads(self._meet, inside + outside, done, threads)
+
+    def ranked(self, at: int) -> tuple[Ranked, Tensor]:
+        """What is known of a tile's queries, and which of them are not known for sure."""
+        hits, first, sure = self._ranks.pop(at).finish()
+        tile = self._tiles[at]
+        n_relevant = tile.size - 1
+        keep = sure & (n_relevant > 0)
+        ranked = Ranked(tile.items[keep], hits[keep], n_relevant[keep], first[keep])
+        return ranked, tile.items[~sure & (n_relevant > 0)]
+
+    def _start(self, at: int) -> None:
+        tile, scores = self._tiles[at], self._square()
+        self._similarities.between(tile.items, tile.items, scores)
+        scores.fill_diagonal_(-torch.inf)
+        most = int(tile.size.max())
+        offset = torch.arange(most)
+        rows = torch.arange(len(tile.items))[:, None]
+        # Places past the end of a class are those of the item itself, which is left out.
+        columns = (tile.first[:, None] + offset).where(offset < tile.size[:, None], rows)
+        inside = scores[: len(tile.items)]
+        relevant = -np.sort(-inside.gather(1, columns).numpy(), axis=1)[:, : max(most - 1, 1)]
+        inside.scatter_(1, columns, -torch.inf)
+        depth = max(self._depth, most - 1)
+        ranks = RunningRanks(torch.from_numpy(relevant), tile.size - 1, depth, len(self._tiles), self._side)
+        ranks.look(scores, self._own.strip)
+        self._ranks[at] = ranks
+
+    def _meet(self, pair: tuple[int, int]) -> None:
+        first, second = pair
+        scores = self._square()
+        self._similarities.between(self._tiles[first].items, self._tiles[second].items, scores)
+        self._ranks[first].look(scores, self._own.strip)
+        if second in self._group:
+            self._ranks[second].look(scores, self._own.strip, by_columns=True)
+
+    def _square(self) -> Tensor:
+        # Each thread has its own: fresh memory costs about as much as the product itself.
+        if not hasattr(self._own, "square"):
+            dtype = self._similarities.dtype
+            self._own.square = torch.empty(self._side, self._side, dtype=dtype)
+            self._own.strip = torch.empty(ROWS, self._side, dtype=dtype)
+        square: Tensor = self._own.square
+        return square
+
+
+def _groups(tiles: Sequence[ClassTile], depth: int, room: int) -> Iterator[range]:
+    """Tiles that are ranked together: one at least, else as many as keep no more numbers than there is room for."""
+    start, taken = 0, 0
+    for at, tile in enumerate(tiles):
+        most = int(tile.size.max())
+        needed = len(tile.items) * (most + kept_others(max(depth, most)))
+        if taken and taken + needed > room:
+            yield range(start, at)
+            start, taken = at, 0
+        taken += needed
+    yield range(start, len(tiles))
+
+
+def _n_squares(groups: Sequence[range], n_tiles: int) -> int:
+    return sum(len(group) * (len(group) + 1) // 2 + len(group) * (n_tiles - len(group)) for group in groups)
+
+
+def _disjoint_pairs(items: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """All pairs, in rounds in which each item occurs once, so that threads seldom wait for each other.
+
+    Example:
+        >>> list(_disjoint_pairs(range(3)))
+        [(1, 2), (0, 2), (0, 1)]
+    """
+    ring: list[int | None] = [*items, *([None] if len(items) % 2 else [])]
+    for _ in range(len(ring) - 1):
+        for first, second in zip(ring[: len(ring) // 2], reversed(ring), strict=False):
+            if first is not None and second is not None:
+                yield min(first, second), max(first, second)
+        ring = [ring[0], ring[-1], *ring[1:-1]]

@@ -1,0 +1,190 @@
+"""At which ranks the relevant items of some queries stand, found while the scores of the others go by."""
+
+from __future__ import annotations
+
+import math
+import threading
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64
+from numpy.typing import NDArray
+from torch import Tensor
+
+from simtrain.metrics.comparison import counts
+from simtrain.metrics.hot_scores import fold_maxima, hot_scores
+
+Array = NDArray[Any]
+
+# Standard deviations by which more others are kept than are expected among the best.
+SLACK = 3.0
+# Bounds are looked at anew when so many times the squares have been seen.
+GROWTH = 1.4
+
+
+class RunningRanks:
+    """Ranks of relevant items among all others, where the relevant items' scores are known from the beginning.
+
+    Only the others matter that score at least as high as some relevant item, and are among the ``depth`` best. Whatever
+    reaches a bound is kept; the bound rises with what has been seen. It starts from a guess, which what has been seen
+    first gives of the whole: a query whose guess was too high is told at the end, to be searched in another way. Where
+    not even the best relevant item reaches the bound, the others above it are counted.
+
+    Args:
+        relevant: Scores of each query's relevant items, highest first, filled up with minus infinity, shape
+            ``(rows, most)``, on the CPU.
+        n_relevant: How many there are, shape ``(rows,)``. Queries without any are not ranked.
+        depth: Ranks to look at, at least ``most``.
+        n_squares: How many squares of others there are.
+        side: Of such a square.
+    """
+
+    def __init__(
+        self,
+        relevant: Float[Tensor, "rows most"],
+        n_relevant: Int64[Tensor, " rows"],
+        depth: int,
+        n_squares: int,
+        side: int,
+    ) -> None:
+        self._relevant, self._n_relevant, self._depth, self._n_squares = relevant, n_relevant, depth, n_squares
+        rows, dtype = len(relevant), relevant.numpy().dtype
+        self._best = relevant[:, 0].numpy()
+        self._worst = relevant.gather(1, (n_relevant - 1).clamp(min=0)[:, None])[:, 0].numpy()
+        self._none = (n_relevant == 0).numpy()
+        self._capacity = kept_others(depth)
+        self._kept = np.full((rows, self._capacity), -np.inf, dtype)
+        self._filled = 0
+        self._guess = np.full(rows, -np.inf, dtype)
+        self._bound = np.full((side, 1), np.inf, dtype)
+        self._counting = np.zeros(rows, dtype=bool)
+        self._above, self._equal = (torch.zeros(rows, dtype=torch.int64) for _ in range(2))
+        self._seen = self._settled = 0
+        self._lock = threading.Lock()
+
+    def look(
+        self, scores: Float[Tensor, "side side"], scratch: Float[Tensor, "rows side"], by_columns: bool = False
+    ) -> None:
+        """Take in a square of others' scores, the queries in its first rows, or in its first columns.
+
+        Args:
+            scores: Rows past the queries, and places that are not to be looked at, hold minus infinity.
+            scratch: Memory that may be written to, :data:`~simtrain.metrics.comparison.ROWS` rows.
+            by_columns: Queries are in the columns.
+        """
+        with self._lock:
+            maxima = None
+            if not self._seen:
+                maxima = fold_maxima(scores, by_columns)
+                self._raise(self._first_guess(maxima[: len(self._kept)]))
+            self._seen += 1
+            self._count(scores, scratch, by_columns)
+            # Of well-trained embeddings, no score of most squares reaches any bound.
+            if float(scores.max()) < self._bound.min():
+                return
+            maxima = fold_maxima(scores, by_columns) if maxima is None else maxima
+            self._keep(*hot_scores(scores, maxima, self._bound, by_columns))
+            if self._filled and self._seen >= GROWTH * self._settled:
+                self._settle()
+
+    def finish(self) -> tuple[Bool[Tensor, "rows depth"], Int64[Tensor, " rows"], Bool[Tensor, " rows"]]:
+        """Tell the ranks once all squares have been seen.
+
+        Returns:
+            Whether a relevant item stands at each rank; the rank of the first one, from 1; and whether both are known
+            for sure, which they are not where an item ties with a relevant one or a guess was too high.
+        """
+        kept = np.sort(self._kept[:, : self._filled], axis=1)
+        others, relevant, counting = torch.from_numpy(kept), self._relevant, torch.from_numpy(self._counting)
+        order = torch.arange(relevant.shape[1])
+        listed = order < self._n_relevant[:, None]
+        higher = others.shape[1] - torch.searchsorted(others, relevant, right=True)
+        tied = (torch.searchsorted(others, relevant) + higher != others.shape[1]) & listed
+        ranks = order + higher
+        shown = listed & (ranks < self._depth) & ~counting[:, None]
+        hits = torch.zeros(len(relevant), self._depth + 1, dtype=torch.bool)
+        hits.scatter_(1, ranks.where(shown, self._depth), True)
+        first = torch.where(counting, self._above, ranks[:, 0]) + 1
+        high = torch.from_numpy(self._guess > np.maximum(self._worst, self._reached(kept)))
+        unsure = torch.where(counting, (self._equal > 0) | (first <= self._depth), tied.any(dim=1) | high)
+        return hits[:, :-1], first, ~unsure
+
+    def _first_guess(self, maxima: Array) -> Array:
+        # Maxima stand for their scores: as many scores reach them at least.
+        return np.maximum(self._reached(maxima), self._guessed(np.sort(maxima, axis=1), 1))
+
+    def _guessed(self, ascending: Array, seen: int) -> Array:
+        """A score that about ``depth`` others of all squares are going to reach, rather more than fewer."""
+        expected = self._depth * seen / self._n_squares
+        place = max(1, math.ceil(expected + SLACK * math.sqrt(expected) + SLACK))
+        enough = place < self._depth and place <= ascending.shape[1]
+        return ascending[:, -place] if enough else np.full(len(ascending), -np.inf, ascending.dtype)
+
+    def _reached(self, others: Array) -> Array:
+        """A score that at least ``depth`` of the relevant items and these others reach."""
+        both = np.concatenate([others, self._relevant.numpy()], axis=1)
+        place = both.shape[1] - self._depth
+        if place < 0:
+            return np.full(len(both), -np.inf, both.dtype)
+        reached: Array = np.partition(both, place, axis=1)[:, place]
+        return reached
+
+    def _raise(self, lowest: Array) -> None:
+        """Nothing below ``lowest`` is wanted any more."""
+        new = (self._best < lowest) & ~self._counting & ~self._none
+        kept, best = torch.from_numpy(self._kept[new, : self._filled]), torch.from_numpy(self._best[new, None])
+        self._above[new], self._equal[new] = (kept > best).sum(dim=1), torch.eq(kept, best).sum(dim=1)
+        self._counting |= new
+        self._kept[self._counting] = -np.inf
+        np.maximum(self._guess, lowest, out=self._guess)
+        wanted = np.maximum(self._guess, self._worst)
+        self._bound[: len(wanted), 0] = np.where(self._counting | self._none, np.inf, wanted)
+
+    def _settle(self) -> None:
+        ascending, depth = np.sort(self._kept[:, : self._filled], axis=1), self._depth
+        self._raise(np.maximum(self._reached(ascending[:, -depth:]), self._guessed(ascending, self._seen)))
+        wanted = int((ascending >= self._bound[: len(ascending)]).sum(axis=1).max())
+        self._filled = min(wanted, depth)
+        self._kept[:, self._filled :] = -np.inf
+        self._kept[:, : self._filled] = ascending[:, ascending.shape[1] - self._filled :]
+        self._kept[self._counting] = -np.inf
+        self._settled = self._seen
+
+    def _keep(self, rows: Array, scores: Array) -> None:
+        if not len(rows):
+            return
+        counts = np.bincount(rows, minlength=len(self._kept))
+        place = np.arange(len(rows)) - (counts.cumsum() - counts)[rows]
+        width = int(counts.max())
+        missing = self._filled + width - self._kept.shape[1]
+        if missing > 0:
+            self._kept = np.pad(self._kept, ((0, 0), (0, missing)), constant_values=-np.inf)
+        self._kept[rows, self._filled + place] = scores
+        self._filled += width
+        if missing > 0:
+            self._settle()
+            self._kept = self._kept[:, : self._capacity].copy()
+
+    def _count(self, scores: Tensor, scratch: Tensor, by_columns: bool) -> None:
+        counted = torch.from_numpy(self._counting.nonzero()[0])
+        if not len(counted):
+            return
+        axis, rows = (0, 1) if by_columns else (1, 0)
+        best = torch.from_numpy(self._best)[counted, None]
+        if 2 * len(counted) > len(self._counting):
+            # Most are asked for: all are counted, since these would have to be copied to stand together.
+            bound = torch.full((len(scores), 1), torch.inf, dtype=scores.dtype)
+            bound[counted] = best
+            above, equal = counts(scores, bound, axis, scratch)
+            self._above += above[: len(self._above)]
+            self._equal += equal[: len(self._equal)]
+        else:
+            above, equal = counts(scores.index_select(rows, counted), best, axis, scratch)
+            self._above[counted] += above
+            self._equal[counted] += equal
+
+
+def kept_others(depth: int) -> int:
+    """How many others are kept of each query, at most."""
+    return depth + depth // 2 + 32
