@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from simtrain.cli.evaluation_options import Kind
 from simtrain.cli.inputs import read_samples, roles
 from simtrain.cli.options import AsJson
 from simtrain.cli.output import answering, check_parent, plain_json
@@ -25,9 +26,9 @@ def compare(
     a: Annotated[Path, typer.Argument(metavar="A", help=f"The one to compare with: {_WHAT}.")],
     b: Annotated[Path, typer.Argument(metavar="B", help=f"The other one: {_WHAT}.")],
     data: Annotated[
-        Path | None, typer.Option(help="For models: a CSV or JSONL file, or a folder in BEIR's format.")
+        Path | None, typer.Option(help="For models: what `simtrain evaluate` takes, such as a folder in BEIR's format.")
     ] = None,
-    kind: Annotated[str, typer.Option(help="What --data holds: 'pairs' or 'groups'.")] = "pairs",
+    kind: Kind = "pairs",
     column: Annotated[
         list[str] | None, typer.Option("--column", help="ROLE=NAME where a column of --data is named otherwise.")
     ] = None,
@@ -116,17 +117,16 @@ class _Test:
         return self._measured(read_run(path), self._read)
 
     def _of_model(self, path: Path) -> QueryScores:
-        from simtrain.evaluation import read_beir, retrieval_task, search_run
+        from simtrain.evaluation import JudgedSearch, retrieval_task, search_run
         from simtrain.models import SimilarityModel
 
         if self.data is None:
             raise ConfigError(f"{path} is taken as a model; say with --data what to measure it on")
         model = SimilarityModel.load(path)
-        if self.data.is_dir():
-            self._read = self._read or read_beir(self.data, self.split)
-            return self._measured(search_run(model, self._read, batch_size=self.batch_size), self._read.qrels)
         if self._read is None:
-            self._read = read_samples(self.data, self.kind, roles(self.column))
+            self._read = read_samples(self.data, self.kind, roles(self.column), self.split)
+        if isinstance(self._read, JudgedSearch):
+            return self._measured(search_run(model, self._read, batch_size=self.batch_size), self._read.qrels)
         return _of_samples(model, self._read, retrieval_task(self._read).queries, self.metrics, self.batch_size)
 
     def _measured(self, run: Any, qrels: Any) -> QueryScores:

@@ -18,7 +18,7 @@ from simtrain.errors import ConfigError
 def evaluate(
     model: ModelFolder,
     data: by.TestData,
-    kind: Annotated[str, typer.Option(help="'pairs', 'triplets', 'groups' or 'query_gallery'.")] = "pairs",
+    kind: by.Kind = "pairs",
     column: Columns = None,
     split: Annotated[str, typer.Option(help="Which judgements of a folder of BEIR.")] = "test",
     k: by.Depths = None,
@@ -31,6 +31,9 @@ def evaluate(
     rerank: by.Rerank = False,
     errors: by.Errors = 0,
     leaks: by.Leaks = None,
+    subset_queries: by.SubsetQueries = None,
+    repeats: by.Repeats = 5,
+    seed: by.Seed = 0,
     output: by.Output = None,
     scores: Annotated[
         Path | None, typer.Option(help="Also write each query's scores to this JSON file, for `simtrain compare`.")
@@ -39,29 +42,38 @@ def evaluate(
 ) -> None:
     """Measure exact retrieval of a saved model on a test set, with 95 % intervals."""
     with answering(as_json) as answer:
-        from simtrain.evaluation import evaluate as evaluate_model
-        from simtrain.evaluation import retrieval_task
+        from simtrain.evaluation import evaluate_subsets, retrieval_task
         from simtrain.evaluation.query_scores import scores_by_query
+        from simtrain.evaluation.retrieval import encode_task
         from simtrain.evaluation.text_files import draft
 
         check_parent(output)
         check_parent(scores)
         if leaks is not None and not errors:
             raise ConfigError("--leaks is part of the error analysis: say how much of it to show with --errors N")
+        if subset_queries is not None and (errors or scores is not None):
+            raise ConfigError("--errors and --scores are of the whole test set: leave --subset-queries out")
         post = by.post_processing(expand_queries, augment_gallery, pca, whiten, rerank)
-        samples = read_samples(data, kind, roles(column), split)
+        samples, depths = read_samples(data, kind, roles(column), split), k or (1, 5, 10)
         train = None if leaks is None else read_samples(leaks, kind, roles(column))
         loaded = load_model(model, cache)
-        result = evaluate_model(loaded, samples, k=k or (1, 5, 10), batch_size=batch_size, post=post)
-        figures, text = result.as_dict(), by.result_text(result)
-        if errors:
-            figures["errors"] = by.analysed(loaded, samples, errors, train, batch_size)
-            text += by.errors_text(figures["errors"])
+        if subset_queries is None:
+            task = retrieval_task(samples)
+            embeddings = encode_task(loaded, task, batch_size=batch_size)
+            result = task.score(*embeddings, k=depths, post=post)
+            figures, text = result.as_dict(), by.result_text(result)
+            if scores is not None:
+                scores_by_query(result, task.queries, task.query_names).save(scores)
+            if errors:
+                figures["errors"] = by.analysed(loaded, task, embeddings, errors, train, batch_size)
+                text += by.errors_text(figures["errors"])
+        else:
+            words = {"k": depths, "batch_size": batch_size, "post": post}
+            several = evaluate_subsets(loaded, samples, subset_queries, repeats, seed, **words)
+            figures, text = several.as_dict(), several.table()
         if output is not None:
             with draft(output) as file:
                 file.write(json.dumps(plain_json(figures), indent=2) + "\n")
-        if scores is not None:
-            scores_by_query(result, retrieval_task(samples).queries).save(scores)
         answer(figures, text)
 
 
@@ -69,7 +81,7 @@ def evaluate_embeddings(
     data: by.TestData,
     embeddings: Annotated[Path, typer.Argument(help="Of the queries or items: .npy, .npz, .safetensors, a folder.")],
     gallery: Annotated[Path | None, typer.Argument(help="Of the documents, for pairs; a row for each line.")] = None,
-    kind: Annotated[str, typer.Option(help="'pairs', 'groups' or 'query_gallery'.")] = "pairs",
+    kind: by.Kind = "pairs",
     column: Columns = None,
     k: by.Depths = None,
     expand_queries: by.ExpandQueries = 0,

@@ -14,6 +14,18 @@ TestData = Annotated[
     ),
 ]
 Depths = Annotated[list[int] | None, typer.Option("-k", help="Depth of the metrics at k. Repeatable.")]
+Kind = Annotated[
+    str,
+    typer.Option(
+        help="Of a table 'pairs', 'triplets', 'groups' or 'query_gallery'; of a folder 'beir', 'groups' (images), "
+        "'cub200', 'cars196', 'online_products', 'in_shop' or 'inaturalist'."
+    ),
+]
+SubsetQueries = Annotated[
+    int | None, typer.Option(help="Measure random subsets of so many queries, where all are too dear.", min=1)
+]
+Repeats = Annotated[int, typer.Option(help="How many subsets; their mean and deviation are shown.", min=1)]
+Seed = Annotated[int, typer.Option(help="Seed of the subsets.")]
 Output = Annotated[Path | None, typer.Option(help="Also write figures and intervals to this JSON file.")]
 ExpandQueries = Annotated[int, typer.Option(help="Neighbours to add to each query (alpha-QE).", min=0)]
 AugmentGallery = Annotated[int, typer.Option(help="Neighbours to add to each gallery item.", min=0)]
@@ -43,21 +55,22 @@ def result_text(result: Any) -> str:
     from simtrain.evaluation.table import result_table
 
     table = result_table(result, list(result.metrics))
-    return f"{table}\n{result.n_queries} queries over {result.n_gallery} items"
+    lonely = f"; {result.n_without_match} more have nothing to find" if result.n_without_match else ""
+    return f"{table}\n{result.n_queries} queries over {result.n_gallery} items{lonely}"
 
 
-def analysed(model: Any, samples: Any, n: int, train: Any, batch_size: int) -> dict[str, Any]:
+def analysed(model: Any, task: Any, embeddings: Any, n: int, train: Any, batch_size: int) -> dict[str, Any]:
     """What is wrong, as JSON values."""
     from simtrain.evaluation.error_report import error_report
     from simtrain.evaluation.retrieval import encode_task, retrieval_task
 
-    task = retrieval_task(samples)
     others = None
     if train is not None:
         seen = retrieval_task(train)
-        queries, gallery = encode_task(model, seen, batch_size=batch_size)
-        others = (seen.queries, queries) if gallery is None or seen.gallery is None else (seen.gallery, gallery)
-    return error_report(task, *encode_task(model, task, batch_size=batch_size), n=n, others=others)
+        known, searched = encode_task(model, seen, batch_size=batch_size)
+        others = (seen.queries, known) if searched is None or seen.gallery is None else (seen.gallery, searched)
+    queries, gallery = embeddings
+    return error_report(task, queries, gallery, n, others=others)
 
 
 def errors_text(report: dict[str, Any]) -> str:

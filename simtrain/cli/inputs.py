@@ -9,33 +9,17 @@ from simtrain.errors import ConfigError, nearest
 
 
 def read_samples(data: Path, kind: str, columns: dict[str, str], split: str = "test") -> Any:
-    """Samples of a file, or of a folder: in BEIR's format, or of images by group.
-
-    Args:
-        data: The file or folder.
-        kind: ``pairs``, ``triplets``, ``groups`` or ``query_gallery``; a folder of BEIR says itself what it is.
-        columns: Role → name of the column.
-        split: Which judgements of a folder of BEIR.
+    """A test set from a file or folder; see :func:`simtrain.evaluation.read_test_set`.
 
     Raises:
         ConfigError: The kind is unknown, or does not go with a folder.
     """
-    from simtrain.data import read_groups, read_image_folder, read_pairs, read_query_gallery, read_triplets
-    from simtrain.evaluation import read_beir
+    from simtrain.evaluation import read_test_set
+    from simtrain.evaluation.set_reading import KINDS
 
-    readers: dict[str, Any] = {"pairs": read_pairs, "triplets": read_triplets, "groups": read_groups}
-    if kind not in (*readers, "query_gallery"):
-        raise ConfigError(f"unknown --kind {kind!r}; {nearest(kind, [*readers, 'query_gallery'])}")
-    if any((data / name).is_file() for name in ("corpus.jsonl", "corpus.jsonl.gz")):
-        return read_beir(data, split)
-    if data.is_dir():
-        if kind != "groups":
-            raise ConfigError(
-                f"{str(data)!r} is a folder: give one in BEIR's format (corpus.jsonl, queries.jsonl, qrels/), or one "
-                f"of images in a sub-folder a group with --kind groups; got --kind {kind}"
-            )
-        return read_image_folder(data)
-    return read_query_gallery(data, None, columns) if kind == "query_gallery" else readers[kind](data, columns)
+    if kind not in KINDS:
+        raise ConfigError(f"unknown --kind {kind!r}; {nearest(kind, KINDS)}")
+    return read_test_set(data, kind, columns, split=split)
 
 
 def load_model(model: Path, cache: Path | None) -> Any:

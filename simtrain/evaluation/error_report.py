@@ -38,7 +38,7 @@ def error_report(
     items = task.queries if task.gallery is None else task.gallery
     words: dict[str, Any] = {"exclude": task.exclude}
     if task.relevant is None:
-        words.update(query_labels=task.groups, gallery_labels=task.gallery_groups)
+        words.update(query_labels=_labels(task, task.groups), gallery_labels=_labels(task, task.gallery_groups))
     else:
         words.update(relevant=task.relevant)
     worst = worst_queries(query_embeddings, gallery_embeddings=gallery_embeddings, n=n, **words)
@@ -56,7 +56,7 @@ def error_report(
         classes = confused_classes(query_embeddings, gallery_embeddings=gallery_embeddings, n=n, **words)
         report["confused_classes"] = [one.to_dict() for one in classes]
     if task.gallery is None and task.groups is not None:
-        suspects = likely_wrong_labels(query_embeddings, task.groups, n=n)
+        suspects = likely_wrong_labels(query_embeddings, words["query_labels"], n=n)
         report["likely_wrong_labels"] = [{**one.to_dict(), "text": shown(task.queries[one.item])} for one in suspects]
     if others is not None:
         tested = query_embeddings if gallery_embeddings is None else gallery_embeddings
@@ -66,6 +66,13 @@ def error_report(
             for one in found
         ]
     return report
+
+
+def _labels(task: RetrievalTask, groups: Tensor | None) -> Any:
+    """What groups are called, where that is known."""
+    if groups is None or not task.label_names:
+        return groups
+    return [task.label_names.get(group, group) for group in groups.tolist()]
 
 
 def shown(item: Any) -> str:

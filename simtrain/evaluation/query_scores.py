@@ -104,14 +104,15 @@ class QueryScores:
         return values
 
 
-def scores_by_query(result: RetrievalResult, queries: Sequence[Any]) -> QueryScores:
+def scores_by_query(result: RetrievalResult, queries: Sequence[Any], names: Sequence[str] | None = None) -> QueryScores:
     """An evaluation's scores with the queries' names.
 
     Args:
         result: Of :func:`simtrain.evaluate`.
         queries: All queries of the test set, also those without a match, in its order.
+        names: What they are called; default: :func:`query_names`.
     """
-    names = query_names(queries)
+    names = query_names(queries) if names is None else names
     rows = range(result.n_queries) if result.query_rows is None else result.query_rows.tolist()
     return QueryScores([names[row] for row in rows], {name: s.cpu().numpy() for name, s in result.scores.items()})
 

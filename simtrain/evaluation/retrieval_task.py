@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -42,6 +42,8 @@ class RetrievalTask:
         exclude: Tells which pairs of query and gallery item do not count; None: all count.
         graded: Pairs (row of the query, row of the gallery item) whose scores are graded, shape ``(n, 2)``.
         grades: Their scores, shape ``(n,)``.
+        label_names: Label that each group stands for, where that is known.
+        query_names: Name of each query, where it has one.
     """
 
     queries: list[Any]
@@ -53,6 +55,8 @@ class RetrievalTask:
     exclude: Callable[[Tensor, Tensor], Tensor] | None = None
     graded: Tensor | None = None
     grades: Tensor | None = None
+    label_names: Mapping[int, Hashable] = field(default_factory=dict)
+    query_names: Sequence[str] | None = None
 
     def score(
         self,
@@ -140,10 +144,12 @@ def retrieval_task(data: Any) -> RetrievalTask:
     if isinstance(data, QueryGallery):
         groups, gallery_groups = (torch.tensor(list(part)) for part in (data.query_labels, data.gallery_labels))
         items = list(data.queries), list(data.gallery)
-        return RetrievalTask(*items, groups=groups, gallery_groups=gallery_groups, exclude=data.exclude)
+        words: dict[str, Any] = {"exclude": data.exclude, "label_names": data.label_names}
+        return RetrievalTask(*items, groups=groups, gallery_groups=gallery_groups, **words)
     if isinstance(data, JudgedSearch):
         items = list(data.queries), list(data.documents)
-        return RetrievalTask(*items, relevant=data.relevant(), gains=data.gains(), exclude=data.exclude)
+        words = {"exclude": data.exclude, "query_names": list(data.query_ids)}
+        return RetrievalTask(*items, relevant=data.relevant(), gains=data.gains(), **words)
     samples = read_samples(data)
     if samples and all(isinstance(sample, SimilarityPairSample) for sample in samples):
         return _pair_task(samples)
@@ -153,7 +159,8 @@ def retrieval_task(data: Any) -> RetrievalTask:
         return _pair_task([*matches, *wrong])
     if samples and all(isinstance(sample, SimilarityGroupSample) for sample in samples):
         groups = torch.tensor([sample.group for sample in samples], dtype=torch.long)
-        return RetrievalTask([sample.obj for sample in samples], None, groups=groups)
+        names = getattr(data, "label_names", None) or {}
+        return RetrievalTask([sample.obj for sample in samples], None, groups=groups, label_names=names)
     kinds = sorted({type(sample).__name__ for sample in samples}) or ["no sample"]
     raise DataError(f"evaluation takes samples of one kind, pairs, triplets or groups; got {', '.join(kinds)}")
 

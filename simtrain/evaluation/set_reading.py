@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from simtrain.data import read_groups, read_pairs, read_query_gallery, read_triplets
-from simtrain.errors import ConfigError, DataError, nearest
+from simtrain.data import read_groups, read_image_folder, read_pairs, read_query_gallery, read_triplets
+from simtrain.errors import ConfigError, nearest
 from simtrain.evaluation.beir import read_beir
 from simtrain.evaluation.image_sets import (
     read_cars196,
@@ -42,9 +42,9 @@ def read_test_set(
 
     Args:
         path: A table (CSV, TSV, JSONL, Parquet), or a folder.
-        kind: Of a table ``"pairs"``, ``"triplets"``, ``"groups"`` or ``"query_gallery"``; of a folder ``"beir"``,
-            ``"cub200"``, ``"cars196"``, ``"online_products"``, ``"in_shop"`` or ``"inaturalist"``. A folder with BEIR's
-            ``corpus.jsonl`` need not be called so.
+        kind: Of a table ``"pairs"``, ``"triplets"``, ``"groups"`` or ``"query_gallery"``; of a folder ``"beir"`` (known
+            by its ``corpus.jsonl`` whatever is said), ``"groups"`` (images in a sub-folder a group), or the layout of a
+            benchmark: ``"cub200"``, ``"cars196"``, ``"online_products"``, ``"in_shop"``, ``"inaturalist"``.
         columns: Which column of a table holds what, where it is called otherwise.
         split: Which judgements of a BEIR folder.
 
@@ -52,7 +52,7 @@ def read_test_set(
         Samples, a query/gallery test or a :class:`~simtrain.evaluation.JudgedSearch`.
 
     Raises:
-        ConfigError: The kind is unknown, or columns are named for a folder.
+        ConfigError: The kind is unknown, or does not go with a folder.
         DataError: What the kind's reader raises.
 
     Example:
@@ -65,13 +65,18 @@ def read_test_set(
     source = Path(path)
     if kind not in KINDS:
         raise ConfigError(f"unknown kind of test set {kind!r}; {nearest(kind, KINDS)}")
-    if kind == "pairs" and any((source / name).is_file() for name in ("corpus.jsonl", "corpus.jsonl.gz")):
+    if kind not in FOLDERS and any((source / name).is_file() for name in ("corpus.jsonl", "corpus.jsonl.gz")):
         kind = "beir"
-    if kind in TABLES:
-        if source.is_dir() and kind != "groups":
-            folders = ", ".join(("beir", *FOLDERS))
-            raise DataError(f"{str(source)!r} is a folder, and {kind} are read from a table; of folders, say {folders}")
+    if kind == "beir":
+        return read_beir(source, split)
+    if kind in FOLDERS:
+        return FOLDERS[kind](source)
+    if not source.is_dir():
         return TABLES[kind](source, columns)
-    if columns:
-        raise ConfigError(f"columns are those of a table; a {kind} folder has its own layout")
-    return read_beir(source, split) if kind == "beir" else FOLDERS[kind](source)
+    if kind != "groups":
+        raise ConfigError(
+            f"{str(source)!r} is a folder: give one in BEIR's format (corpus.jsonl, queries.jsonl, qrels/), one of "
+            f"images in a sub-folder a group with kind groups, or a benchmark's with kind {' or '.join(FOLDERS)}; got "
+            f"kind {kind}"
+        )
+    return read_image_folder(source)

@@ -15,6 +15,7 @@ from simtrain.cache import CachedModel
 from simtrain.errors import ConfigError
 from simtrain.evaluation.post_processing import PostProcessing
 from simtrain.evaluation.retrieval import RetrievalResult, RetrievalTask, encode_task, retrieval_task
+from simtrain.evaluation.table import markdown_table
 from simtrain.models import SimilarityModel
 
 
@@ -37,6 +38,12 @@ class SubsetResult:
     def deviation(self) -> dict[str, float]:
         """Metric name → sample standard deviation over the subsets; 0.0 for one subset."""
         return {name: float(v.std(ddof=1)) if len(v) > 1 else 0.0 for name, v in self._values().items()}
+
+    def table(self, names: Sequence[str] = ()) -> str:
+        """Markdown table: metric, mean, deviation; of all metrics, or those that are named."""
+        mean, deviation = self.mean, self.deviation
+        rows = [[name, f"{mean[name]:.3f}", f"{deviation[name]:.3f}"] for name in names or mean]
+        return markdown_table(["metric", f"mean of {len(self.results)}", "deviation"], rows)
 
     def as_dict(self) -> dict[str, Any]:
         """Mean, deviation and each subset's metrics as JSON values."""
@@ -181,4 +188,6 @@ def _part(task: RetrievalTask, queries: Tensor, gallery: Tensor) -> RetrievalTas
         exclude=None if exclude is None else lambda some, columns: exclude(queries[some], gallery[columns]),
         graded=None if graded is None else graded[inside],
         grades=None if task.grades is None else task.grades[inside],
+        label_names=task.label_names,
+        query_names=None if task.query_names is None else [task.query_names[row] for row in queries.tolist()],
     )
