@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -120,6 +121,31 @@ class OneOf(Limit):
     def json_schema(self) -> dict[str, Any]:
         """See :class:`Limit`."""
         return {"enum": list(self.words)}
+
+
+@dataclass(frozen=True)
+class Matching(Limit):
+    """A text of a certain form.
+
+    Attributes:
+        pattern: Regular expression of the whole text.
+        form: The form in words, with an example.
+
+    Example:
+        >>> Matching("[0-9]+:[0-9]+", "MM:SS").problem("training.pause", "3")
+        "training.pause is written MM:SS, got '3'"
+    """
+
+    pattern: str
+    form: str
+
+    def problem(self, key: str, value: Any) -> str | None:
+        """See :class:`Limit`."""
+        return None if re.fullmatch(self.pattern, value) else f"{key} is written {self.form}, got {value!r}"
+
+    def json_schema(self) -> dict[str, Any]:
+        """See :class:`Limit`."""
+        return {"pattern": f"^{self.pattern}$"}
 
 
 def limited(default: T, limit: Limit) -> T:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from simtrain.config.limits import Above, AtLeast, OneOf, limited
+from simtrain.config.limits import Above, AtLeast, Matching, OneOf, limited
 
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true")
 LOOPS = ("auto", "cached", "trainer")
@@ -31,6 +31,18 @@ class TrainingConfig:
         progress_bar: Show a progress bar; null shows one on a terminal only.
         loop: ``auto`` takes the fast loop where every encoder is cached and there is one device; ``cached`` refuses to
             run without it; ``trainer`` never takes it.
+        max_steps: Optimizer steps after which training ends, if the epochs are not over before; null for no limit.
+        max_time: Time after which it ends, as ``DD:HH:MM:SS``; null for no limit.
+        valid_begin_epoch: First epoch that ends with a validation.
+        valid_interval_epoch: Epochs from one such validation to the next; null for none by epoch. The last epoch of all
+            always ends with one.
+        valid_begin_iter: First batch, counted over all epochs, that is followed by a validation; null for
+            ``valid_interval_iter``.
+        valid_interval_iter: Batches from one such validation to the next; null for none by batch.
+        test_begin_epoch: As for validation; tests in training are for watching a test set, not for choosing by it.
+        test_interval_epoch: Epochs from one test in training to the next; null for none by epoch.
+        test_begin_iter: First batch that is followed by a test; null for ``test_interval_iter``.
+        test_interval_iter: Batches from one such test to the next; null for none by batch.
     """
 
     epochs: int = limited(10, AtLeast(1))
@@ -46,3 +58,13 @@ class TrainingConfig:
     ema: dict[str, Any] | None = None
     progress_bar: bool | None = None
     loop: str = limited("auto", OneOf(LOOPS))
+    max_steps: int | None = limited(None, AtLeast(1))
+    max_time: str | None = limited(None, Matching(r"\d+:\d\d?:\d\d?:\d\d?", "DD:HH:MM:SS, such as 00:12:00:00"))
+    valid_begin_epoch: int = limited(1, AtLeast(1))
+    valid_interval_epoch: int | None = limited(1, AtLeast(1))
+    valid_begin_iter: int | None = limited(4000, AtLeast(1))
+    valid_interval_iter: int | None = limited(1000, AtLeast(1))
+    test_begin_epoch: int = limited(1, AtLeast(1))
+    test_interval_epoch: int | None = limited(None, AtLeast(1))
+    test_begin_iter: int | None = limited(None, AtLeast(1))
+    test_interval_iter: int | None = limited(None, AtLeast(1))

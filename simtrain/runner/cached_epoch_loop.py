@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-import math
 from typing import Any
 
 import lightning
 from lightning.pytorch.loops.fetchers import _PrefetchDataFetcher
-from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
 from simtrain.runner.deferred_figures import DeferredFigures
+from simtrain.runner.due_evaluations import due_of
 from simtrain.runner.lean_step import LeanStep, obstacle
+from simtrain.runner.triggered_epoch_loop import TriggeredEpochLoop
 
 logger = logging.getLogger("simtrain")
 
@@ -19,18 +19,18 @@ logger = logging.getLogger("simtrain")
 PARTS = {
     "epoch loop": (
         *("batch_progress", "scheduler_progress", "automatic_optimization", "_results", "_batches_that_stepped"),
-        *("advance", "on_advance_end", "on_run_start", "update_lr_schedulers", "_should_check_val_epoch", "restarting"),
+        *("advance", "on_advance_end", "on_run_start", "update_lr_schedulers", "restarting"),
     ),
     "logger connector": ("metrics", "on_batch_end", "update_train_step_metrics", "_first_loop_iter"),
     "results": ("batch", "batch_size", "dataloader_idx", "update_metrics"),
 }
 
 
-class CachedEpochLoop(_TrainingEpochLoop):
+class CachedEpochLoop(TriggeredEpochLoop):
     """The loop over the batches of an epoch, of which most are trained on by a :class:`LeanStep`.
 
-    Lightning's own code has the first and the last batch of an epoch, those before a validation or after a resumption,
-    and the last optimizer step: all that is to be done at such places is its own.
+    Lightning's own code has the first and the last batch of an epoch, those before a validation or a test or after a
+    resumption, and the last optimizer step: all that is to be done at such places is its own.
     """
 
     def __init__(self, trainer: lightning.Trainer) -> None:
@@ -63,19 +63,11 @@ class CachedEpochLoop(_TrainingEpochLoop):
         count = min(self.trainer.num_training_batches - done, fetcher.length - fetcher.fetched) - 1
         if self.max_steps != -1:
             count = min(count, self.max_steps - self.global_step - 1)
-        return int(min(count, self._n_before_validation()))
+        return int(min(count, self._n_before_evaluation()))
 
-    def _n_before_validation(self) -> float | int:
-        if not self._should_check_val_epoch():
-            return math.inf
-        interval = self.trainer.val_check_batch
-        if interval is None or getattr(self.trainer, "_val_check_time_interval", None) is not None:
-            return 0  # by the clock
-        if math.isinf(interval):
-            return math.inf
-        per_epoch = self.trainer.check_val_every_n_epoch is not None
-        done = self.batch_progress.current.ready if per_epoch else self.batch_progress.total.ready
-        return (int(interval) - 1 - done) % int(interval)
+    def _n_before_evaluation(self) -> float | int:
+        due, done = due_of(self.trainer), self.batch_progress.total.ready
+        return 0 if due is None else due.next_iteration(done) - done - 1
 
 
 def install(trainer: lightning.Trainer) -> str | None:

@@ -36,6 +36,8 @@ def lightning_trainer(
     """
     words: dict[str, Any] = {
         "max_epochs": epochs,
+        "max_steps": -1 if training.max_steps is None else training.max_steps,
+        "max_time": training.max_time,
         "accelerator": training.device,
         "devices": training.devices,
         "strategy": training.strategy,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import partial
 from typing import Any
 
 import lightning
@@ -10,12 +11,15 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from omegaconf import DictConfig
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from simtrain import registry
 from simtrain.config import plain
 from simtrain.errors import ConfigError
+from simtrain.runner.due_evaluations import DueEvaluations, Run, triggers_of
 from simtrain.runner.evaluation_loops import ValidLoop
+from simtrain.runner.lent_settings import settings_lent
 from simtrain.runner.lifecycle import BatchLifecycle, Lifecycle
 from simtrain.runner.lightning_trainer import lightning_trainer
 from simtrain.runner.process_loaders import for_process
@@ -23,6 +27,7 @@ from simtrain.runner.quiet_lightning import quiet_lightning
 from simtrain.runner.runner_base import RunnerBase
 from simtrain.runner.runner_state import RunnerState
 from simtrain.runner.stage_evaluators import StageEvaluators
+from simtrain.runner.triggers import StageTriggers
 from simtrain.training import BaseModel
 
 
@@ -38,6 +43,8 @@ class LoopSupport(RunnerBase):
     stage_evaluators: StageEvaluators
     lifecycle: Lifecycle
     valid_loop: Any
+    test_loop: Any
+    _given_optimizer: Optimizer | None
 
     @property
     def validates_by_trainer(self) -> bool:
@@ -82,7 +89,7 @@ class LoopSupport(RunnerBase):
         """
         self.lifecycle = (BatchLifecycle if self.has_batch_hooks else Lifecycle)(self)
         given = [callback for callback in self.callbacks if isinstance(callback, Callback)]
-        callbacks = [*given, *self._own_callbacks(), self.lifecycle]
+        callbacks = [*given, self._due_evaluations(), *self._own_callbacks(), self.lifecycle]
         by_trainer = self.model.automatic_optimization
         return lightning_trainer(self.cfg.training, self.epochs, callbacks, self.loggers, by_trainer)
 
@@ -90,6 +97,24 @@ class LoopSupport(RunnerBase):
         ema = self.cfg.training.ema
         averaging = [] if ema is None else [registry.callbacks.build({"type": "EMA", **plain(ema)})]
         return [*averaging, *([self.stage_evaluators] if self.stage_evaluators.evaluators else [])]
+
+    def _due_evaluations(self) -> DueEvaluations:
+        training = self.cfg.training
+        own: list[tuple[StageTriggers, Run]] = []
+        valid, test = triggers_of(training, "valid"), triggers_of(training, "test")
+        if self.valid_loop is not None and not self.validates_by_trainer:
+            own.append((valid, partial(self._run, "valid", self.valid_loop)))
+        if self.test_loop is not None and test.is_ever_due:
+            own.append((test, partial(self._run, "test", self.test_loop)))
+        validate = partial(self._run, "valid", self.valid_loop) if self.validates_by_trainer else None
+        return DueEvaluations(valid, validate, own)
+
+    def _run(self, stage: str, loop: Any) -> Any:
+        if loop is None:
+            self.prepared_loader(stage)  # says what is missing
+        with quiet_lightning(), settings_lent(self.model, self.cfg, self._given_optimizer):
+            loop.runner = self
+            return loop.run()
 
     def wrap_dataloader(self, dataloader: DataLoader[Any]) -> DataLoader[Any]:
         """A loader of this process's part of the data; see :func:`~simtrain.runner.process_loaders.for_process`.

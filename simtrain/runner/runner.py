@@ -17,7 +17,7 @@ from simtrain.config import load_cfg
 from simtrain.runner.base_callback import BaseCallBack
 from simtrain.runner.cached_train_loop import CachedTrainLoop
 from simtrain.runner.evaluation_loops import TestLoop, ValidLoop
-from simtrain.runner.lent_settings import check_optimizer, settings_lent
+from simtrain.runner.lent_settings import check_optimizer
 from simtrain.runner.lightning_trainer import lightning_trainer
 from simtrain.runner.loop_support import LoopSupport
 from simtrain.runner.quiet_lightning import quiet_lightning
@@ -263,13 +263,6 @@ class Runner(LoopSupport):
             if hasattr(evaluator, "setup_state"):
                 evaluator.setup_state(self.state)
         self.stage_evaluators = StageEvaluators(made)
-
-    def _run(self, stage: str, loop: Any) -> Any:
-        if loop is None:
-            self.prepared_loader(stage)  # says what is missing
-        with quiet_lightning(), settings_lent(self.model, self.cfg, self._given_optimizer):
-            loop.runner = self
-            return loop.run()
 
     def _log_exception(self, error: BaseException) -> None:
         # Where no log was set up, Python is going to print all of this by itself.

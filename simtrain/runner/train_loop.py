@@ -8,6 +8,7 @@ import lightning
 from torch.utils.data import DataLoader
 
 from simtrain.runner.same_exception import same_exception
+from simtrain.runner.triggered_epoch_loop import install_triggers
 
 if TYPE_CHECKING:
     from simtrain.runner.runner import Runner
@@ -45,6 +46,7 @@ class TrainLoop:
         runner.place_model(trainer)
         train_loader = runner.prepared_loader("train")
         valid_loader = runner.prepared_loader("valid") if runner.validates_by_trainer else None
+        install_triggers(trainer)
         self.prepare(trainer, train_loader)
         with runner.state.of(trainer), same_exception(runner.lifecycle):
             trainer.fit(runner.model, train_loader, valid_loader)

@@ -40,11 +40,14 @@ NUMBERS: dict[str, str] = {
     "002-5": "fit tells callbacks of an exception and raises the same one",
     "002-7": "train gives the model; valid and test give figures and run alone",
     "002-8": "default loops; epochs are a positive integer",
+    "002-9": "epoch and batch triggers of validation and tests, both active",
     "002-10": "the schedule is filled back to the runner",
     "002-12": "device and processes are known from the start",
     "002-13": "the default optimizer is the config's; a given one trains",
     "002-14": "each process reads its own part of the data",
     "002-16": "evaluators are told of the run's state",
+    # What that runner got wrong, and this one must not.
+    "wall_e-5": "train mode is back after a validation in the middle of an epoch",
     # The flow of data through preprocessor, model and evaluator.
     "004-1": "the loop over preprocessor, forward and evaluator",
     "004-2": "an overridden train_step is custom update logic",
@@ -61,6 +64,7 @@ NUMBERS: dict[str, str] = {
     "ruling-6": "missing keys are an error unless allowed; unknown ones name the nearest",
     "ruling-7": "patterns are searched; one that fits nothing is an error",
     "ruling-8": "without a device the model is not moved",
+    "ruling-9": "each trigger from its begin; the last epoch validates; one validation a batch; no tests unasked",
     "ruling-10": "validation runs before the hooks of the epoch's end",
     "ruling-11": "a step may return None",
     "ruling-12": "the default optimizer is AdamW from the config, on the CPU, too",

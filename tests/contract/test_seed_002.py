@@ -6,54 +6,13 @@ import logging
 import lightning
 import pytest
 import torch
-from torch import nn
 from torch.utils.data import DataLoader, DistributedSampler
 
-from simtrain import BaseCallBack, BaseModel, Evaluator, Runner
+from simtrain import BaseCallBack, Evaluator, Runner
 from simtrain.errors import ConfigError, ContractError
-from simtrain.evaluation.base_metric import BaseMetric
 from simtrain.runner import RunnerBase, RunnerState, TestLoop, TrainLoop, ValidLoop
+from tests.contract.runner_parts import HOOKS, Diary, Mean, Modes, loader
 from tests.contract.seed_models import ToyModel, toy_batches
-
-HOOKS = [
-    *("before_fit", "before_train", "before_running_epoch", "before_running_batch", "after_running_batch"),
-    *("before_valid", "after_valid", "before_test", "after_test", "after_running_epoch", "after_train", "after_fit"),
-]
-
-
-def loader(n=4, **words):
-    return DataLoader(toy_batches(n, **words), batch_size=None)
-
-
-class Diary(BaseCallBack):
-    """Writes down what it is told."""
-
-    def __init__(self):
-        self.lines = []
-
-    def on_register(self):
-        self.lines.append("on_register")
-
-    def on_exception(self, exception):
-        self.lines.append(exception)
-
-
-def note(hook):
-    return lambda self: self.lines.append(hook)
-
-
-for each in HOOKS:
-    setattr(Diary, each, note(each))
-
-
-class Mean(BaseMetric):
-    """The mean of the losses that the steps gave."""
-
-    def process(self, data_batch, data_samples):
-        self.results.append(float(data_samples["loss"]))
-
-    def compute_metrics(self, results):
-        return {"mean": sum(results) / len(results)}
 
 
 @pytest.mark.contract("002-1")
@@ -346,12 +305,12 @@ def test_002_14_samplers_that_know_of_processes_and_samplers_of_ones_own_stay():
     runner = Runner(ToyModel(), 1)
     runner.state.world_size = 2
     own = torch.utils.data.BatchSampler(torch.utils.data.SubsetRandomSampler(range(4)), 2, False)
-    for given in (
+    for one in (
         DataLoader(range(10), sampler=DistributedSampler(range(10), 2, 0)),
         DataLoader(range(10), batch_sampler=own),
         DataLoader(range(10), batch_sampler=[[0, 1], [2, 3]]),
     ):
-        assert runner.wrap_dataloader(given) is given
+        assert runner.wrap_dataloader(one) is one
 
 
 @pytest.mark.contract("002-16", "002-3")
@@ -391,27 +350,6 @@ def test_002_16_an_evaluator_may_be_given_by_its_metrics_or_a_config():
     assert isinstance(Runner(ToyModel(), 1, test_evaluator={"type": "SetRetrieval"}).test_evaluator, Evaluator)
     with pytest.raises(ConfigError, match="valid_evaluator: an Evaluator takes BaseMetrics"):
         Runner(ToyModel(), 1, valid_data_loader=loader(), valid_evaluator=object())
-
-
-class Modes(BaseModel):
-    """Notes the mode that each of its steps runs in."""
-
-    def __init__(self):
-        super().__init__()
-        self.linear, self.frozen, self.seen = nn.Linear(10, 1), nn.Dropout().eval(), []
-
-    def compute_loss(self, x, y):
-        return {"loss": nn.functional.mse_loss(self.linear(x), y)}
-
-    def train_step(self, batch):
-        self.seen.append(("train", self.training, self.frozen.training))
-        return self.compute_loss(**batch)
-
-    def valid_step(self, batch):
-        self.seen.append(("valid", self.training, self.frozen.training))
-        return self.compute_loss(**batch)
-
-    test_step = valid_step
 
 
 @pytest.mark.contract("002-7")

@@ -284,10 +284,6 @@ def with_trainer_options(monkeypatch, **more):
         slow({"max_steps": 11}),
         slow({"max_steps": 16, "accumulate_grad_batches": 1}),
         {"limit_train_batches": 5},
-        {"val_check_interval": 3},
-        slow({"val_check_interval": 0.5}),
-        slow({"val_check_interval": 4, "check_val_every_n_epoch": None}),
-        slow({"check_val_every_n_epoch": 2}),
         slow({"max_time": "00:00:10:00"}),
         {"fast_dev_run": False, "overfit_batches": 4},
     ],
@@ -298,6 +294,21 @@ def test_options_of_the_trainer(monkeypatch, more):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert_same(groups(), LOADERS["shuffled"], valid=partial(loader_of, "groups", batch_size=11), epochs=3)
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        {"valid_begin_iter": 3, "valid_interval_iter": 3},
+        {"valid_begin_iter": 4, "valid_interval_iter": 5, "valid_interval_epoch": None},
+        slow({"valid_begin_epoch": 2, "valid_interval_epoch": 2, "max_steps": 15}),
+        slow({"valid_begin_iter": 1, "valid_interval_iter": 1}),
+    ],
+    ids=str,
+)
+def test_validation_by_epochs_and_batches(training):
+    valid = partial(loader_of, "groups", batch_size=11)
+    assert_same(groups(), LOADERS["shuffled"], valid=valid, epochs=3, training=training)
 
 
 def test_stopping_in_the_middle_of_an_epoch():
