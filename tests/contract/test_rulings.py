@@ -154,7 +154,7 @@ def test_every_number_has_a_test(request):
     marked = {
         number for item in request.session.items for mark in item.iter_markers("contract") for number in mark.args
     }
-    if len(marked) < 20:
+    if len(marked) < 0.8 * len(NUMBERS):
         pytest.skip("only a part of the contract's tests was asked for")
     # Gradients between processes are tests/distributed.
     assert marked >= set(NUMBERS) - {"001-9"}, sorted(set(NUMBERS) - marked)
