@@ -21,7 +21,7 @@ from simtrain.metrics.threads import MOST_THREADS, in_threads
 from simtrain.models.progress import Progress
 
 # Squares stay in the processor's cache between the product and the two looks at it.
-SIDES = (768, 1536)
+SIDE = 1536
 # Below this many items there is little to gain.
 LEAST_ITEMS = 6000
 # Classes, and ranks looked at, of at most this share of a square: tiles hold whole classes and are to be full.
@@ -39,7 +39,7 @@ def ranks_mutually(similarities: Similarities, relevance: Relevance, exclusion: 
         return False
     if not isinstance(relevance, LabelRelevance) or relevance.labels is None or not exclusion.is_own(n):
         return False
-    return max(depth, int(relevance.counts().max())) <= SIDES[-1] // LARGEST_SHARE
+    return max(depth, int(relevance.counts().max())) <= SIDE // LARGEST_SHARE
 
 
 def rank_mutually(
@@ -63,19 +63,15 @@ def rank_mutually(
     """
     assert isinstance(relevance, LabelRelevance)
     assert relevance.labels is not None
-    largest = max(depth, int(relevance.counts().max()))
-    # Few large squares leave processors idle at the end; many small ones cost more calls.
-    small = similarities.n_gallery < 16 * SIDES[-1] and largest <= SIDES[0] // LARGEST_SHARE
-    side = SIDES[0] if small else SIDES[-1]
-    tiles = class_tiles(relevance.labels, side)
+    tiles = class_tiles(relevance.labels, SIDE)
     itemsize = torch.finfo(similarities.dtype).bits // 8
-    workspace = (side + ROWS) * side * itemsize
+    workspace = (SIDE + ROWS) * SIDE * itemsize
     threads = max(1, min(MOST_THREADS, torch.get_num_threads(), memory_budget // 2 // workspace))
     groups = list(_groups(tiles, depth, (memory_budget - threads * workspace) // itemsize))
     unsure = []
     with Progress("ranking, squares of scores", _n_squares(groups, len(tiles)), show_progress) as progress:
         for group in groups:
-            search = _Search(similarities, tiles, group, side, depth)
+            search = _Search(similarities, tiles, group, depth)
             search.run(threads, lambda: progress.advance(1))
             for at in group:
                 ranked, missing = search.ranked(at)
@@ -91,9 +87,8 @@ def rank_mutually(
 class _Search:
     """The search of one group of tiles among all tiles."""
 
-    def __init__(self, similarities: Similarities, tiles: list[ClassTile], group: range, side: int, depth: int) -> None:
-        self._similarities, self._tiles, self._group = similarities, tiles, group
-        self._side, self._depth = side, depth
+    def __init__(self, similarities: Similarities, tiles: list[ClassTile], group: range, depth: int) -> None:
+        self._similarities, self._tiles, self._group, self._depth = similarities, tiles, group, depth
         self._ranks: dict[int, RunningRanks] = {}
         self._own = threading.local()
 
@@ -129,7 +124,7 @@ class _Search:
         relevant = -np.sort(-inside.gather(1, columns).numpy(), axis=1)[:, : max(most - 1, 1)]
         inside.scatter_(1, columns, -torch.inf)
         depth = max(self._depth, most - 1)
-        ranks = RunningRanks(torch.from_numpy(relevant), tile.size - 1, depth, len(self._tiles), self._side)
+        ranks = RunningRanks(torch.from_numpy(relevant), tile.size - 1, depth, len(self._tiles), SIDE)
         ranks.look(scores, self._own.strip)
         self._ranks[at] = ranks
 
@@ -145,8 +140,8 @@ class _Search:
         # Each thread has its own: fresh memory costs about as much as the product itself.
         if not hasattr(self._own, "square"):
             dtype = self._similarities.dtype
-            self._own.square = torch.empty(self._side, self._side, dtype=dtype)
-            self._own.strip = torch.empty(ROWS, self._side, dtype=dtype)
+            self._own.square = torch.empty(SIDE, SIDE, dtype=dtype)
+            self._own.strip = torch.empty(ROWS, SIDE, dtype=dtype)
         square: Tensor = self._own.square
         return square
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from simtrain.errors import ConfigError
+from simtrain.errors import ConfigError, nearest
 from simtrain.metrics.exclusion import Exclude, Exclusion, split_exclude
+from simtrain.metrics.faiss_search import faiss_top
 from simtrain.metrics.scan import MEMORY_BUDGET, Scan, Workspace, block_sizes
 from simtrain.metrics.similarities import Distance, Similarities
 from simtrain.metrics.vectors import Embeddings, as_vectors
 from simtrain.models.progress import track
+
+KnownBackend = Literal["torch", "faiss"]
+Backend = KnownBackend | str  # names come from configs, too: unknown ones are told below
 
 
 def top_k(
@@ -23,6 +29,7 @@ def top_k(
     exclude: Exclude | None = None,
     memory_budget: int = MEMORY_BUDGET,
     show_progress: bool | None = None,
+    backend: Backend = "torch",
 ) -> tuple[Float[Tensor, "queries k"], Int64[Tensor, "queries k"]]:
     """Find the ``k`` nearest gallery items of every query: exact, with no matrix of all scores.
 
@@ -39,14 +46,19 @@ def top_k(
         memory_budget: Bytes for scores and candidates beside embeddings and results, default 160 MB. A budget
             smaller than one tile of scores (1.2 MB on a CPU) is taken as one tile.
         show_progress: See :class:`~simtrain.models.progress.Progress`; default: when it takes over a second.
+        backend: ``"torch"``, or ``"faiss"`` (``pip install 'simtrain[index]'``): float32 on the CPU, own indices as
+            the only exclusion, a copy of a cosine gallery, memory as faiss takes it. Its last digits are its own, so
+            near ties may stand the other way round, and of items tied at the last place any may be left out.
 
     Returns:
         Scores and indices, shape ``(queries, k)`` each, best first. Scores are float32, or float64 where queries or
         gallery are.
 
     Raises:
-        ConfigError: ``k``, ``distance`` or ``memory_budget`` is not one of the accepted values.
+        ConfigError: ``k``, ``distance``, ``memory_budget`` or ``backend`` is not one of the accepted values, or the
+            backend cannot do what is asked for.
         DataError: Embeddings are not two-dimensional, finite and floating point, or do not fit each other.
+        MissingExtraError: The backend is faiss, and it is not installed.
 
     Example:
         >>> points = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
@@ -56,11 +68,15 @@ def top_k(
     """
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:
         raise ConfigError(f"k is a positive integer, got {k!r}")
+    if backend not in get_args(KnownBackend):
+        raise ConfigError(f"unknown backend {backend!r}; {nearest(str(backend), get_args(KnownBackend))}")
     left = as_vectors(queries, "queries")
     right = left if queries is gallery else as_vectors(gallery, "gallery")
     similarities = Similarities(left, right, distance)
     own, mask = split_exclude(exclude)
     exclusion = Exclusion(own, mask, n_queries=len(left), n_gallery=len(right), device=right.device)
+    if backend == "faiss":
+        return faiss_top(similarities, exclusion, k, show_progress)
     return _search(similarities, exclusion, k, memory_budget, show_progress)
 
 

@@ -37,6 +37,7 @@ class Similarities:
 
     Attributes:
         among_themselves: Whether queries and gallery are the same tensor.
+        distance: As given.
         tile: Rows and columns of one product.
 
     Raises:
@@ -58,7 +59,7 @@ class Similarities:
             check_range(queries, gallery)
         self._gallery = ScaledRows(gallery, unit=distance == "cosine")
         self._queries = self._gallery if self.among_themselves else ScaledRows(queries, unit=distance == "cosine")
-        self._distance = distance
+        self.distance = distance
         largest = TILES.get(gallery.device.type, OTHER_TILE)
         self.tile = (_tile_side(len(queries), largest[0], even=False), _tile_side(len(gallery), largest[1], even=True))
 
@@ -81,6 +82,14 @@ class Similarities:
     def device(self) -> torch.device:
         """Device of the scores."""
         return self._gallery.device
+
+    def query_rows(self, rows: slice | Int64[Tensor, " some"]) -> Float[Tensor, "some dim"]:
+        """Some queries, as they are compared: at unit length for cosine."""
+        return self._queries[rows]
+
+    def gallery_rows(self, rows: slice | Int64[Tensor, " some"]) -> Float[Tensor, "some dim"]:
+        """Some gallery items, as they are compared."""
+        return self._gallery[rows]
 
     def block(
         self, queries: Int64[Tensor, " rows"], start: int, stop: int, buffer: Tensor | None = None
@@ -125,7 +134,7 @@ class Similarities:
         out[:, len(gallery) :] = -torch.inf
 
     def _fill(self, left: Tensor, right: Tensor, out: Tensor) -> None:
-        if self._distance == "euclidean":
+        if self.distance == "euclidean":
             # |q|^2 - 2qg + |g|^2 would cancel for near items: differences keep them apart.
             out.copy_(torch.cdist(left, right, compute_mode="donot_use_mm_for_euclid_dist").neg_())
         else:

@@ -19,7 +19,7 @@ SIDE = 48
 
 @pytest.fixture
 def small_squares(monkeypatch):
-    monkeypatch.setattr(mutual_ranking, "SIDES", (SIDE,))
+    monkeypatch.setattr(mutual_ranking, "SIDE", SIDE)
     monkeypatch.setattr(mutual_ranking, "LEAST_ITEMS", 2)
 
 
@@ -64,7 +64,7 @@ def test_equals_the_search_query_by_query_with_ties_wrong_guesses_and_groups(
     points = torch.randint(-span, span + 1, (n, dim), generator=torch.Generator().manual_seed(seed)).float()
     arguments = search(points, classes(seed, n, most), "dot")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mutual_ranking, "SIDES", (SIDE,))
+        patch.setattr(mutual_ranking, "SIDE", SIDE)
         patch.setattr(mutual_ranking, "LEAST_ITEMS", 2)
         patch.setattr(running_ranks, "SLACK", slack)
         assert ranks_mutually(*arguments, depth)
@@ -125,7 +125,7 @@ def test_is_left_alone_where_it_cannot_serve(monkeypatch):
     monkeypatch.setattr(mutual_ranking, "LEAST_ITEMS", 100)
     points, labels = torch.randn(200, 4), torch.arange(200) // 4
     similarities, relevance, own = search(points, labels)
-    most = mutual_ranking.SIDES[-1] // mutual_ranking.LARGEST_SHARE
+    most = mutual_ranking.SIDE // mutual_ranking.LARGEST_SHARE
     assert ranks_mutually(similarities, relevance, own, most)
     assert not ranks_mutually(similarities, relevance, own, most + 1)
     assert not ranks_mutually(Similarities(points, points.clone()), relevance, own, 1)
@@ -134,9 +134,8 @@ def test_is_left_alone_where_it_cannot_serve(monkeypatch):
     assert not ranks_mutually(similarities, relevance, nothing, 1)
     masked = Exclusion(torch.arange(200), torch.zeros(200, 200).bool(), n_queries=200, n_gallery=200)
     assert not ranks_mutually(similarities, relevance, masked, 1)
-    large = torch.zeros(len(torch.empty(most + 2)), dtype=torch.int64)
-    alone = torch.randn(len(large), 4)
-    assert not ranks_mutually(*search(alone, large), 1)
+    one_class = torch.zeros(most + 2, dtype=torch.int64)
+    assert not ranks_mutually(*search(torch.randn(most + 2, 4), one_class), 1)
 
 
 def test_a_report_of_many_items_takes_it_and_equals_the_search_query_by_query(monkeypatch):
