@@ -2,15 +2,20 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 import torch
 from omegaconf import OmegaConf
+from typer.testing import CliRunner
 
-from simtrain import TrainableModel, load_cfg
+from simtrain import SimilarityModel, TrainableModel, load_cfg
 from simtrain.cli import app
 from simtrain.data import SimilarityGroupSample
+from simtrain.encoders import NgramEncoder
+from simtrain.evaluation import JudgedSearch, Qrels, search_run, write_beir, write_qrels, write_run
+from simtrain.heads import EmptyHead
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -25,9 +30,9 @@ def write_pairs(path: Path, query: str, document: str, n: int) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
+def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     found = blocks("python")
-    assert len(found) == 4
+    assert len(found) == 5
     monkeypatch.chdir(tmp_path)
     write_pairs(tmp_path / "train.jsonl", "query", "document", 24)
     write_pairs(tmp_path / "test.jsonl", "query", "document", 8)
@@ -41,6 +46,45 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     exec(found[3], names)
     assert torch.isfinite(names["loss"])
     assert names["model"].num_trainable_parameters == 16 + 1
+    write_beir(judged(), tmp_path / "my_beir")
+    exec(found[4], names)
+    assert names["report"]["n_queries"] == 100
+    assert names["result"].n_queries == 6
+    assert "my_beir" in capsys.readouterr().out
+    held_out = names["HeldOutRetrieval"]("my_beir", names=["ndcg@10"])
+    assert held_out.evaluate_model(names["model"]) == {"ndcg@10": names["result"].metrics["ndcg@10"]}
+
+
+def judged() -> JudgedSearch:
+    names = [[f"{letter}{n}" for n in range(6)] for letter in "qd"]
+    texts = [[f"{word} number {n}" for n in range(6)] for word in ("question", "answer")]
+    return JudgedSearch(
+        names[0], texts[0], names[1], texts[1], Qrels.from_dict({f"q{n}": {f"d{n}": 1} for n in range(6)})
+    )
+
+
+def test_the_commands_that_measure_run_as_they_are_printed(tmp_path, monkeypatch):
+    [block] = [block for block in blocks("") if "simtrain compare" in block]
+    commands = [shlex.split(line.partition("#")[0])[1:] for line in block.splitlines() if line.startswith("simtrain")]
+    assert len(commands) == 5
+    monkeypatch.chdir(tmp_path)
+    write_pairs(tmp_path / "train.jsonl", "query", "document", 24)
+    write_pairs(tmp_path / "test.jsonl", "query", "document", 8)
+    write_beir(judged(), "my_beir")
+    write_qrels(judged().qrels, "qrels.txt")
+    for name in ("model", "tuned"):
+        SimilarityModel(NgramEncoder(32), EmptyHead(32)).save(name)
+    for name in ("old.run", "new.run"):
+        write_run(search_run(SimilarityModel.load("model"), judged()), name)
+    printed = []
+    for words in commands:
+        done = CliRunner().invoke(app, words, catch_exceptions=False)
+        assert done.exit_code == 0, (words, done.output)
+        printed.append(done.stdout)
+    assert "6 queries over 6 items" in printed[0]
+    assert "near duplicates: 5" in printed[1], "the test questions are among the training ones"
+    assert "| ndcg@10 | " in printed[3]
+    assert "| +0.0000" in printed[4], "both runs are of one model"
 
 
 def test_the_config_of_the_readme_is_accepted():
