@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from simtrain.losses.distances import Distance, pair_distances, similarity_matrix, unit_vectors
+from simtrain.losses.anchor_vectors import AnchorVectors, keep_gradients, kept_gradients
+from simtrain.losses.distances import Distance, pair_distances, similarity_matrix
 from simtrain.losses.row_terms import Part, RowTerms, nan_of, take_positives
 from simtrain.losses.weighted_sums import LISTED_COST, weighted_sums
 
@@ -48,6 +51,7 @@ class _WithinBatch(torch.autograd.Function):
         return value + spoilt
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None]:
         (slope,) = ctx.saved_tensors
         return grad_outputs[0] * slope, None, None, None
@@ -76,33 +80,42 @@ def within_products(
         distance: Cosine or dot.
         scale: Factor of the similarities, above zero; a tensor that requires a gradient gets one.
     """
+    # Half of the scale is each vector's of a pair, so that both are the same.
+    root = scale**0.5 if isinstance(scale, Tensor) or scale != 1 else 1.0
     with torch.autocast(embeddings.device.type, enabled=False):
-        vectors = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
-        if distance is Distance.COSINE:
-            vectors = unit_vectors(vectors)
-        if isinstance(scale, Tensor) or scale != 1:
-            vectors = vectors * scale**0.5  # of each vector of a pair, so that both are the same
-        value: Tensor = _WithinProducts.apply(vectors, positive, terms)  # type: ignore[no-untyped-call]
+        value: Tensor = _WithinProducts.apply(  # type: ignore[no-untyped-call]
+            embeddings, root, distance, positive, terms
+        )
     return value
 
 
 class _WithinProducts(torch.autograd.Function):
-    """As :class:`_WithinBatch`, but the gradient is that of the vectors."""
+    """As :class:`_WithinBatch`, but the gradient is that of the embeddings."""
 
     @staticmethod
-    def forward(ctx: Any, vectors: Tensor, positive: tuple[Tensor, Tensor], terms: RowTerms) -> Tensor:
-        block = _blanked(torch.mm(vectors, vectors.T), None)
+    def forward(
+        ctx: Any,
+        embeddings: Tensor,
+        scale: Tensor | float,
+        distance: Distance,
+        positive: tuple[Tensor, Tensor],
+        terms: RowTerms,
+    ) -> Tensor:
+        prepared = AnchorVectors.of(embeddings, distance, scale, embeddings.dtype)
+        vectors = prepared.vectors
+        block = _blanked(torch.mm(vectors, vectors.t()), None)
         parts = terms(block, take_positives(block, *positive))
         shares = [part.count.clamp(min=1).to(block.dtype).reciprocal() for part in parts]
-        if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(_slope_times_vectors(parts, shares, block, vectors))
-        value = sum(part.total * share for part, share in zip(parts, shares, strict=True))
+        value = functools.reduce(torch.add, (part.total * share for part, share in zip(parts, shares, strict=True)))
+        if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
+            keep_gradients(ctx, prepared, _slope_times_vectors(parts, shares, block, vectors))
+        ctx.dtype = embeddings.dtype
         return value + nan_of(vectors)
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
-        (gradient,) = ctx.saved_tensors
-        return grad_outputs[0] * gradient, None, None
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
+        return (*kept_gradients(ctx, grad_outputs[0]), None, None, None)
 
 
 def _slope_times_vectors(parts: Sequence[Part], shares: list[Tensor], block: Tensor, vectors: Tensor) -> Tensor:

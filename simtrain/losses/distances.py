@@ -19,7 +19,8 @@ from simtrain.errors import ConfigError, nearest
 
 _Form = Callable[[Tensor, Tensor], Tensor]
 
-_NO_DIRECTION = 1e-12
+#: Vectors that are not longer have no direction.
+NO_DIRECTION = 1e-12
 
 
 class Distance(str, Enum):
@@ -184,7 +185,7 @@ class _UnitVectors(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         norms: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-        inverse = norms.reciprocal().masked_fill_(norms <= _NO_DIRECTION, 0)
+        inverse = norms.reciprocal().masked_fill_(norms <= NO_DIRECTION, 0)
         unit: Tensor = x * inverse
         ctx.save_for_backward(x, unit, inverse)
         return unit
@@ -203,7 +204,7 @@ class _UnitVectors(torch.autograd.Function):
 
 def _inverse_lengths(x: Tensor) -> Tensor:
     norms: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-    has_direction = norms > _NO_DIRECTION
+    has_direction = norms > NO_DIRECTION
     # The inner `where` keeps 1 / 0 out of the backward pass, in which 0 * inf would be NaN.
     inverse = torch.where(has_direction, norms, torch.ones_like(norms)).reciprocal()
     return torch.where(has_direction, inverse, torch.zeros_like(norms))

@@ -14,7 +14,7 @@ from simtrain.losses.log_sums import masked_mean
 from simtrain.losses.miners import as_pairs
 from simtrain.losses.nested_miners import GivenMiner, describe_miner, nested_miner
 from simtrain.losses.row_loss import RowLoss
-from simtrain.losses.row_terms import Part, Positives, entries_above
+from simtrain.losses.row_terms import Part, Positives, entries_above, number_of
 from simtrain.losses.settings import check_positive
 
 
@@ -83,9 +83,8 @@ class GroupContrastiveLoss(RowLoss):
         nearest = 1.0 if self.distance is Distance.COSINE else 0.0  # the similarity at distance 0
         beyond = nearest - positives.values - self.positive_margin
         # Not `>`: a NaN is kept, so that the loss becomes NaN too and is noticed.
-        pulled = ~(beyond <= 0)
-        rows, columns, excess = positives.rows[pulled], positives.columns[pulled], beyond[pulled]
-        pull = Part(excess.sum(), _count(rows), rows, columns, -torch.ones_like(excess))
+        rows, columns, excess = positives._replace(values=beyond).where((beyond <= 0).logical_not_())
+        pull = Part(excess.sum(), number_of(rows), rows, columns, torch.full_like(excess, -1))
         return pull, _pushed(negatives, nearest - self.negative_margin)
 
 
@@ -94,13 +93,9 @@ def _pushed(negatives: Tensor, limit: float) -> Part:
     found = entries_above(negatives, negatives.new_full((len(negatives),), limit))
     if found is not None:
         excess = negatives[found] - limit
-        return Part(excess.sum(), _count(excess), *found, torch.ones_like(excess))
+        return Part(excess.sum(), number_of(excess), *found, torch.ones_like(excess))
     excess = negatives.sub_(limit).relu_()
     total, nothing = excess.sum(), excess.new_zeros(0)
     places = torch.zeros(0, dtype=torch.long, device=excess.device)
     slope = excess.sign_()
     return Part(total, slope.count_nonzero(), places, places, nothing, slope)
-
-
-def _count(listed: Tensor) -> Tensor:
-    return torch.tensor(len(listed), device=listed.device)

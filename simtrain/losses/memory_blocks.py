@@ -8,24 +8,30 @@ few blocks, whatever the size of batch and memory.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from simtrain.errors import ConfigError
-from simtrain.losses.distances import Distance, pair_distances, similarity_matrix, unit_vectors
+from simtrain.losses.anchor_vectors import AnchorVectors, keep_gradients, kept_gradients
+from simtrain.losses.distances import Distance, pair_distances, similarity_matrix
 from simtrain.losses.equal_pairs import LabelIndex
 from simtrain.losses.memory_rows import MemoryRows
 from simtrain.losses.row_terms import Part, RowTerms, mask_places, nan_of, take_positives
 from simtrain.losses.weighted_sums import LISTED_COST, weighted_sums
 
-#: Entries of a block: 8 MB in float32.
-BLOCK = 1 << 21
+#: Entries of a block: 32 MB in float32.
+BLOCK = 1 << 23
 #: Fewest anchors a block, where the batch has as many: matrix products of fewer rows are slow.
 _FEWEST_ROWS = 64
+#: Products that are computed at a time.
+_IN_CACHE = 1 << 18
 #: Listed slopes that are turned into a gradient at a time, in units of the block's rows.
 _LISTED = 1 << 14
 
@@ -56,31 +62,12 @@ def against_memory(
     Returns:
         A scalar, float32 or wider.
     """
+    excluded = [] if items is None else [(items, memory.items)]
+    search = MemorySearch(memory, Distance.of(distance), scale, excluded, own)
+    same_group = LabelIndex(groups, memory.groups)
     with torch.autocast(anchors.device.type, enabled=False):
-        searching, left = prepared_anchors(anchors, memory, Distance.of(distance), scale)
-        excluded = [] if items is None else [(items, memory.items)]
-        search = MemorySearch(memory, Distance.of(distance), left, excluded, own)
-        same_group = LabelIndex(groups, memory.groups)
-        value: Tensor = _AgainstMemory.apply(searching, search, same_group, terms)  # type: ignore[no-untyped-call]
+        value: Tensor = _AgainstMemory.apply(anchors, scale, search, same_group, terms)  # type: ignore[no-untyped-call]
     return value
-
-
-def prepared_anchors(
-    anchors: Float[Tensor, "anchors dim"], memory: MemoryRows, distance: Distance, scale: Tensor | float | int
-) -> tuple[Float[Tensor, "anchors dim"], float]:
-    """Anchors whose dot products with the memory are what is wanted, and the factor that is still to be applied."""
-    dtype = torch.promote_types(torch.promote_types(anchors.dtype, memory.embeddings.dtype), torch.float32)
-    anchors = anchors.to(dtype)
-    if distance is Distance.COSINE:
-        anchors = unit_vectors(anchors)
-    if distance in (Distance.COSINE, Distance.DOT):
-        return (anchors * scale if isinstance(scale, Tensor) or scale != 1 else anchors), 1.0
-    if isinstance(scale, Tensor) and scale.requires_grad:
-        raise ConfigError(
-            f"a learnt temperature works with a cross-batch memory for distance='cosine' or 'dot', not "
-            f"{distance.value!r}; give the loss a temperature that is a number, or leave out xbm"
-        )
-    return anchors, float(scale)
 
 
 class MemorySearch:
@@ -88,36 +75,54 @@ class MemorySearch:
 
     Args:
         memory: The remembered rows.
-        distance: What similarities are.
-        scale: Factor of the similarities; 1 for cosines and dot products, where it is the anchors'.
+        distance: What similarities are: cosines, dot products or negated distances.
+        scale: Factor of the similarities.
         excluded: Labels of the anchors and of the memory rows: where two are equal, the row takes no part.
         own: Memory rows that take no part for an anchor, as a matrix.
+
+    Raises:
+        ConfigError: The scale is learnt, and similarities are negated distances.
     """
 
     def __init__(
         self,
         memory: MemoryRows,
         distance: Distance,
-        scale: float,
+        scale: Tensor | float,
         excluded: Sequence[tuple[Tensor, Tensor]],
         own: Tensor | None = None,
     ) -> None:
-        self.memory, self.distance, self.scale, self.own = memory, distance, scale, own
+        self.memory, self.distance, self.own = memory, distance, own
+        self.is_product = distance in (Distance.COSINE, Distance.DOT)
+        # Products are scaled along with the anchors.
+        self.anchor_scale, self.scale = (scale, 1.0) if self.is_product else (1.0, _constant(scale, distance))
         self.excluded = [LabelIndex(labels, others) for labels, others in excluded]
         self.inverse_lengths: Tensor | None = None
+
+    def vectors(self, anchors: Tensor) -> AnchorVectors:
+        """What the anchors are searched by."""
+        return AnchorVectors.of(anchors, self.distance, self.anchor_scale, self.memory.embeddings.dtype)
 
     def fill(self, anchors: Tensor, block: Tensor, first: int, last: int) -> None:
         """Compute the similarities of some anchors into a block; ``-inf`` where a row takes no part."""
         for part, tile in self.memory.tiles(anchors.dtype):
-            if self.distance in (Distance.COSINE, Distance.DOT):
-                torch.mm(anchors, tile.T, out=block[:, part])
+            if self.is_product:
+                self._fill_products(anchors, tile, part.start, block)
             else:
                 torch.mul(similarity_matrix(anchors, tile, self.distance), self.scale, out=block[:, part])
-        if self.distance is Distance.COSINE:
-            block.mul_(self._inverse_lengths(block.dtype))
         for rows, columns in self._own_places(first, last):
             if len(rows) > 0:
                 block.view(-1).index_fill_(0, columns.add(rows, alpha=block.shape[1]), -torch.inf)
+
+    def _fill_products(self, anchors: Tensor, tile: Tensor, start: int, block: Tensor) -> None:
+        # A few columns at a time, which are scaled while they are in the processor's cache.
+        size = max(_IN_CACHE // len(anchors), 1)
+        for first in range(0, len(tile), size):
+            some = tile[first : first + size]
+            columns = slice(start + first, start + first + len(some))
+            products = torch.mm(anchors, some.t(), out=block[:, columns])
+            if self.distance is Distance.COSINE:
+                products.mul_(self._inverse_lengths(block.dtype)[columns])
 
     def gradient(self, anchors: Tensor, part: Part, block: Tensor, *, is_free: bool = False) -> Tensor:
         """Derivative of a part of the loss by the anchors of a block, which may be written to where it is free."""
@@ -129,7 +134,7 @@ class MemorySearch:
             slope.mul_(self._inverse_lengths(slope.dtype))
         gradient = torch.zeros_like(anchors)
         for columns, tile in self.memory.tiles(anchors.dtype):
-            if self.distance in (Distance.COSINE, Distance.DOT):
+            if self.is_product:
                 gradient.addmm_(slope[:, columns], tile)
             else:
                 gradient += self._through_matrix(anchors, tile, slope[:, columns])
@@ -139,14 +144,13 @@ class MemorySearch:
         rows, columns, slopes = part.rows, part.columns, part.slopes
         if self.distance is Distance.COSINE:
             slopes = slopes * self._inverse_lengths(anchors.dtype).index_select(0, columns)
-        is_product = self.distance in (Distance.COSINE, Distance.DOT)
-        if is_product and anchors.device.type == "cpu" and self.memory.embeddings.dtype == anchors.dtype:
+        if self.is_product and anchors.device.type == "cpu" and self.memory.embeddings.dtype == anchors.dtype:
             return weighted_sums(rows, columns, slopes, self.memory.embeddings.detach(), len(anchors))
         gradient = torch.zeros_like(anchors)
         for start in range(0, len(rows), _LISTED):
             listed = slice(start, start + _LISTED)
             found = self.memory.pick(columns[listed], anchors.dtype)
-            if is_product:
+            if self.is_product:
                 gradient.index_add_(0, rows[listed], found.mul_(slopes[listed].unsqueeze(1)))
             else:
                 some = anchors.index_select(0, rows[listed])
@@ -175,43 +179,83 @@ class MemorySearch:
         return self.inverse_lengths
 
 
+class _KeptSpace(threading.local):
+    """The space of the last block: fresh pages for each step would cost as much as the similarities."""
+
+    tensor: Tensor | None = None
+
+
+_KEPT = _KeptSpace()
+
+
+@contextmanager
+def _lent_space(n_entries: int, like: Tensor) -> Iterator[Tensor]:
+    if like.device.type != "cpu":  # allocators of devices keep what was freed
+        yield like.new_empty(n_entries)
+        return
+    space, _KEPT.tensor = _KEPT.tensor, None  # lent to one search at a time
+    if space is None or space.dtype != like.dtype or len(space) < n_entries:
+        space = like.new_empty(n_entries)
+    yield space
+    _KEPT.tensor = space
+
+
+def _constant(scale: Tensor | float, distance: Distance) -> float:
+    if isinstance(scale, Tensor) and scale.requires_grad:
+        raise ConfigError(
+            f"a learnt temperature works with a cross-batch memory for distance='cosine' or 'dot', not "
+            f"{distance.value!r}; give the loss a temperature that is a number, or leave out xbm"
+        )
+    return float(scale)
+
+
 def blocks_of(anchors: Tensor, search: MemorySearch) -> Iterator[tuple[int, int, Tensor]]:
     """First and last anchor of each block, and the block, whose space is used over and over."""
     n_memory = len(search.memory)
     n_rows = min(len(anchors), max(BLOCK // n_memory, _FEWEST_ROWS))
-    space = anchors.new_empty(n_rows, n_memory)
-    for first in range(0, len(anchors), n_rows):
-        last = min(first + n_rows, len(anchors))
-        yield first, last, space[: last - first]
+    with _lent_space(n_rows * n_memory, anchors) as space:
+        for first in range(0, len(anchors), n_rows):
+            last = min(first + n_rows, len(anchors))
+            yield first, last, space[: (last - first) * n_memory].view(last - first, n_memory)
 
 
 class _AgainstMemory(torch.autograd.Function):
     """The loss, and along with it the gradient: nothing of the memory is kept for the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, anchors: Tensor, search: MemorySearch, same_group: LabelIndex, terms: RowTerms) -> Tensor:
+    def forward(
+        ctx: Any,
+        anchors: Tensor,
+        scale: Tensor | float,
+        search: MemorySearch,
+        same_group: LabelIndex,
+        terms: RowTerms,
+    ) -> Tensor:
+        prepared = search.vectors(anchors)
         blocks: list[list[tuple[Tensor, Tensor]]] = []
         gradients: list[list[Tensor]] = []
-        for first, last, block in blocks_of(anchors, search):
-            some = anchors[first:last]
+        needs_gradient = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+        for first, last, block in blocks_of(prepared.vectors, search):
+            some = prepared.vectors[first:last]
             search.fill(some, block, first, last)
             parts = terms(block, take_positives(block, *same_group.pairs(first, last)))
             blocks.append([(part.total, part.count) for part in parts])
-            if ctx.needs_input_grad[0]:
+            if needs_gradient:
                 # Where a part's slopes are the block, it is no space for another's.
                 is_free = all(part.dense is None for part in parts)
                 gradients.append([search.gradient(some, part, block, is_free=is_free) for part in parts])
         totals, counts = zip(*(map(_added, zip(*part, strict=True)) for part in zip(*blocks, strict=True)), strict=True)
-        shares = [count.clamp(min=1).to(anchors.dtype).reciprocal() for count in counts]
-        if gradients:
+        shares = [count.clamp(min=1).to(prepared.vectors.dtype).reciprocal() for count in counts]
+        if needs_gradient:
             whole = [torch.cat(rows) if len(rows) > 1 else rows[0] for rows in zip(*gradients, strict=True)]
-            ctx.save_for_backward(_weighed(whole, shares))
-        return _weighed(totals, shares) + nan_of(anchors)
+            keep_gradients(ctx, prepared, _weighed(whole, shares))
+        ctx.dtype = anchors.dtype
+        return _weighed(totals, shares) + nan_of(prepared.vectors)
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None]:
-        (gradient,) = ctx.saved_tensors
-        return grad_outputs[0] * gradient, None, None, None
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
+        return (*kept_gradients(ctx, grad_outputs[0]), None, None, None)
 
 
 def _added(numbers: Sequence[Tensor]) -> Tensor:

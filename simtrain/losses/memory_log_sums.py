@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from simtrain.losses.distances import Distance
-from simtrain.losses.memory_blocks import MemorySearch, blocks_of, prepared_anchors
+from simtrain.losses.memory_blocks import MemorySearch, blocks_of
 from simtrain.losses.memory_rows import MemoryRows
 from simtrain.losses.row_terms import Part
 from simtrain.losses.softmax_terms import softmax_of
@@ -43,10 +44,9 @@ def memory_log_sums(
         >>> memory_log_sums(torch.eye(2)[:1], memory, [(torch.tensor([4]), memory.items)])  # the second is left out
         tensor([1.])
     """
+    search = MemorySearch(memory, Distance.of(distance), scale, excluded)
     with torch.autocast(anchors.device.type, enabled=False):
-        searching, left = prepared_anchors(anchors, memory, Distance.of(distance), scale)
-        search = MemorySearch(memory, Distance.of(distance), left, excluded)
-        value: Tensor = _LogSums.apply(searching, search, columns)  # type: ignore[no-untyped-call]
+        value: Tensor = _LogSums.apply(anchors, scale, search, columns)  # type: ignore[no-untyped-call]
     return value
 
 
@@ -54,21 +54,30 @@ class _LogSums(torch.autograd.Function):
     """An anchor's sum depends on no other anchor: the gradient is one vector for each, kept from the forward pass."""
 
     @staticmethod
-    def forward(ctx: Any, anchors: Tensor, search: MemorySearch, columns: Tensor | None) -> Tensor:
-        log_sums, gradient = torch.empty_like(anchors[:, 0]), torch.empty_like(anchors)
+    def forward(
+        ctx: Any, anchors: Tensor, scale: Tensor | float, search: MemorySearch, columns: Tensor | None
+    ) -> Tensor:
+        prepared = search.vectors(anchors)
+        vectors = prepared.vectors
+        log_sums, gradient = torch.empty_like(vectors[:, 0]), torch.empty_like(vectors)
         nothing = torch.zeros(0, dtype=torch.long, device=anchors.device)
-        for first, last, block in blocks_of(anchors, search):
-            some = anchors[first:last]
+        for first, last, block in blocks_of(vectors, search):
+            some = vectors[first:last]
             search.fill(some, block, first, last)
             if columns is not None:
                 block.masked_fill_(~columns, -torch.inf)
             log_sums[first:last], shares = softmax_of(block)
             part = Part(block.new_zeros(()), nothing, nothing, nothing, block.new_zeros(0), shares)
             gradient[first:last] = search.gradient(some, part, block)
-        ctx.save_for_backward(gradient)
+        by_scale = prepared.by_scale(gradient)
+        ctx.save_for_backward(prepared.back(gradient), *([] if by_scale is None else [by_scale]))
+        ctx.dtype = anchors.dtype
         return log_sums
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
-        (gradient,) = ctx.saved_tensors
-        return grad_outputs[0].unsqueeze(1) * gradient, None, None
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+        by_anchors, *by_scale = ctx.saved_tensors
+        slope: Tensor = grad_outputs[0]
+        of_scale = (slope * by_scale[0]).sum() if by_scale else None
+        return (slope.unsqueeze(1) * by_anchors).to(ctx.dtype), of_scale, None, None

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
-_NO_DIRECTION = 1e-12
+from simtrain.losses.anchor_vectors import inverse_lengths
+
 #: Memory rows that are converted at a time, where the memory is kept in half precision.
 _TILE = 4_096
 
@@ -49,8 +50,7 @@ class MemoryRows:
 
     def inverse_lengths(self, dtype: torch.dtype) -> Float[Tensor, " memory"]:
         """What brings each row to length 1; 0 for one without a direction."""
-        lengths = self.lengths.to(dtype)
-        return lengths.reciprocal().masked_fill(lengths <= _NO_DIRECTION, 0)
+        return inverse_lengths(self.lengths.to(dtype))
 
     def tiles(self, dtype: torch.dtype = torch.float32) -> Iterator[tuple[slice, Float[Tensor, "tile dim"]]]:
         """Parts of the embeddings in float32 or wider. Rows that are so already come in one part, uncopied."""

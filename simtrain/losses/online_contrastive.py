@@ -13,7 +13,7 @@ from simtrain import registry
 from simtrain.errors import ConfigError
 from simtrain.losses.distances import Distance
 from simtrain.losses.row_loss import RowLoss
-from simtrain.losses.row_terms import Part, Positives, entries_above, row_maximum, slices
+from simtrain.losses.row_terms import Part, Positives, entries_above, number_of, row_maximum, slices
 from simtrain.losses.settings import check_choice, check_positive
 from simtrain.losses.triplet_terms import farthest_positive
 
@@ -81,12 +81,12 @@ class OnlineContrastiveLoss(RowLoss):
 
 
 def _pull(rows: Tensor, columns: Tensor, distances: Tensor) -> Part:
-    count, active = torch.tensor(len(rows), device=rows.device), distances.count_nonzero()
+    count, active = number_of(rows), distances.count_nonzero()
     return Part(distances.square().sum() / 2, count, rows, columns, -distances, active=active)
 
 
 def _push(rows: Tensor, columns: Tensor, shortage: Tensor) -> Part:
-    count, active = torch.tensor(len(rows), device=rows.device), shortage.count_nonzero()
+    count, active = number_of(rows), shortage.count_nonzero()
     return Part(shortage.square().sum() / 2, count, rows, columns, shortage, active=active)
 
 

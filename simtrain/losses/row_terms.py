@@ -33,6 +33,18 @@ class Positives(NamedTuple):
     columns: Int64[Tensor, " n"]
     values: Float[Tensor, " n"]
 
+    def where(self, kept: Bool[Tensor, " n"]) -> Positives:
+        """Some of them.
+
+        Example:
+            >>> both = Positives(torch.tensor([0, 1]), torch.tensor([5, 7]), torch.tensor([0.5, 0.1]))
+            >>> both.where(both.values > 0.2)
+            Positives(rows=tensor([0]), columns=tensor([5]), values=tensor([0.5000]))
+        """
+        # Found once: each look-up by a mask would search it anew.
+        places = kept.nonzero().view(-1)
+        return Positives(*(given.index_select(0, places) for given in self))
+
 
 class Part(NamedTuple):
     """A part of a loss over a block: the loss is the sum of ``total`` over all blocks, divided by that of ``count``.
@@ -94,13 +106,10 @@ def take_positives(
     """
     places, entries = columns.add(rows, alpha=block.shape[1]), block.view(-1)
     values = entries.index_select(0, places)
-    kept = values != -torch.inf
-    if not bool(kept.all()):
-        kept = kept.nonzero().squeeze(1)
-        places, values = places.index_select(0, kept), values.index_select(0, kept)
-        rows, columns = rows.index_select(0, kept), columns.index_select(0, kept)
     entries.index_fill_(0, places, -torch.inf)
-    return Positives(rows, columns, values)
+    found = Positives(rows, columns, values)
+    kept = values != -torch.inf
+    return found if bool(kept.all()) else found.where(kept)
 
 
 def row_maximum(block: Float[Tensor, "rows columns"]) -> tuple[Float[Tensor, " rows"], Int64[Tensor, " rows"]]:
@@ -177,10 +186,20 @@ def noted_terms(terms: RowTerms, note: Callable[..., None]) -> RowTerms:
     def noting(negatives: Tensor, positives: Positives) -> Sequence[Part]:
         parts = terms(negatives, positives)
         n_active.extend(part.n_active for part in parts)
-        note(n_active=torch.stack(n_active).sum())
+        note(n_active=n_active[0] if len(n_active) == 1 else torch.stack(n_active).sum())
         return parts
 
     return noting
+
+
+def number_of(listed: Tensor) -> Tensor:
+    """Length of a list, as a scalar where it lies.
+
+    Example:
+        >>> number_of(torch.zeros(3))
+        tensor(3)
+    """
+    return torch.full((), listed.shape[0], dtype=torch.long, device=listed.device)
 
 
 def mask_places(mask: Bool[Tensor, "rows columns"]) -> tuple[Int64[Tensor, " n"], Int64[Tensor, " n"]]:

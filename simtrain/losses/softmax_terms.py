@@ -7,7 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import softplus, threshold
 
-from simtrain.losses.row_terms import Part, Positives, entries_above
+from simtrain.losses.row_terms import Part, Positives, entries_above, number_of
 
 
 def supcon_rows(negatives: Float[Tensor, "anchors candidates"], positives: Positives) -> Part:
@@ -51,7 +51,7 @@ def ntxent_rows(negatives: Float[Tensor, "anchors candidates"], positives: Posit
     difference = log_total[rows] - values
     steepness = difference.sigmoid()
     weights.mul_(torch.zeros_like(log_total).index_add_(0, rows, steepness).unsqueeze(1))
-    count = torch.tensor(len(rows), device=rows.device)
+    count = number_of(rows)
     losses = softplus(difference)
     return Part(losses.sum(), count, rows, columns, -steepness, weights, losses.count_nonzero())
 
@@ -87,8 +87,7 @@ def multi_similarity_rows(
         hardest = torch.full_like(negatives[:, 0], torch.inf).scatter_reduce_(0, rows, values, "amin")
         limits, nearest = hardest - beta * epsilon, negatives.amax(dim=1)
         # Not `<`: a NaN is kept, so that the loss becomes NaN too and is noticed.
-        kept = ~(values >= nearest[rows] + beta * epsilon)
-        rows, columns, values = rows[kept], columns[kept], values[kept]
+        rows, columns, values = positives.where((values >= nearest[rows] + beta * epsilon).logical_not_())
         entries = entries_above(negatives, limits)
         if entries is None:
             limits = limits.unsqueeze(1)
@@ -106,9 +105,8 @@ def multi_similarity_rows(
         listed.append((*entries, pushes * log_push.sigmoid()[entries[0]] / beta))
         weights = None
     losses = softplus(log_pull) / alpha + softplus(log_push) / beta
-    count = torch.tensor(len(negatives), device=rows.device)
     rows, columns, slopes = (torch.cat(column) for column in zip(*listed, strict=True))
-    return Part(losses.sum(), count, rows, columns, slopes, weights, losses.count_nonzero())
+    return Part(losses.sum(), number_of(negatives), rows, columns, slopes, weights, losses.count_nonzero())
 
 
 def softmax_of(

@@ -42,17 +42,24 @@ def hard_triplets(
     """
     farthest, column = farthest_positive(positives, len(negatives))
     nearest, nearest_column = row_maximum(negatives)
+    # Minus infinity where one of both is missing. A NaN stays, so that the loss becomes NaN too and is noticed.
+    difference = nearest.sub_(farthest)
+    count = (difference != -torch.inf).sum()
     anchors = torch.arange(len(negatives), device=negatives.device)
-    # Not `isfinite`: a NaN is kept, so that the loss becomes NaN too and is noticed.
-    complete = (farthest != torch.inf) & (nearest != -torch.inf)
-    penalty, steepness = _penalty((nearest - farthest).masked_fill_(~complete, -torch.inf), margin, soft)
+    return _of_pairs(difference, count, anchors, column, nearest_column, margin, soft)
+
+
+def _of_pairs(
+    differences: Tensor, count: Tensor, rows: Tensor, positive: Tensor, negative: Tensor, margin: float, soft: bool
+) -> Part:
+    penalty, steepness = _penalty(differences, margin, soft)
     return Part(
         penalty.sum(),
-        complete.sum(),
-        torch.cat([anchors, anchors]),
-        torch.cat([column, nearest_column]),
-        torch.cat([-steepness, steepness]),
-        active=penalty.count_nonzero(),
+        count,
+        torch.stack([rows, rows], dim=1).view(-1),
+        torch.stack([positive, negative], dim=1).view(-1),
+        torch.stack([-steepness, steepness], dim=1).view(-1),
+        active=steepness.count_nonzero(),
     )
 
 
@@ -67,8 +74,8 @@ def farthest_positive(positives: Positives, n_rows: int) -> tuple[Float[Tensor, 
     rows, columns, values = positives
     farthest = values.new_full((n_rows,), torch.inf).scatter_reduce_(0, rows, values, "amin")
     # Among equals, the first, which is written last: any would do, but it is always the same.
-    is_farthest = (values == farthest.index_select(0, rows)).nonzero().squeeze(1).flip(0)
-    column = torch.zeros(n_rows, dtype=torch.long, device=rows.device)
+    is_farthest = (values == farthest.index_select(0, rows)).nonzero().view(-1).flip(0)
+    column = rows.new_zeros(n_rows)
     column.index_copy_(0, rows.index_select(0, is_farthest), columns.index_select(0, is_farthest))
     return farthest, column
 
@@ -100,16 +107,7 @@ def semi_hard_triplets(
     places = places.add_(rows, alpha=table.shape[1])
     gap, column = (torch.cat(part).view(-1).index_select(0, places) for part in zip(*found, strict=True))
     # Not `isfinite`: a NaN is kept, so that the loss becomes NaN too and is noticed.
-    complete = gap != torch.inf
-    penalty, steepness = _penalty(gap.neg_(), margin, soft)
-    return Part(
-        penalty.sum(),
-        complete.sum(),
-        torch.cat([rows, rows]),
-        torch.cat([columns, column]),
-        torch.cat([-steepness, steepness]),
-        active=penalty.count_nonzero(),
-    )
+    return _of_pairs(gap.neg_(), (gap != -torch.inf).sum(), rows, columns, column, margin, soft)
 
 
 def _beyond_each(negatives: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
@@ -284,4 +282,4 @@ def _penalty(difference: Tensor, margin: float, soft: bool) -> tuple[Tensor, Ten
     if soft:
         return softplus(difference), difference.sigmoid()
     penalty = (difference + margin).relu_()
-    return penalty, (penalty > 0).to(penalty.dtype)
+    return penalty, penalty.sign()

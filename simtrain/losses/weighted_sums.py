@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 #: A listed slope costs as much as this many entries of a matrix product.
 LISTED_COST = 16
@@ -17,15 +18,16 @@ def weighted_sums(
     vectors: Float[Tensor, "columns dim"],
     n_rows: int,
 ) -> Float[Tensor, "rows dim"]:
-    """For each row, the sum of the vectors listed with it, times their weights.
+    """For each row, the sum of the vectors listed with it, times their weights; soonest where the rows are in order.
 
     Example:
         >>> weighted_sums(torch.tensor([1, 1]), torch.tensor([0, 2]), torch.tensor([2.0, 3.0]), torch.eye(3), 2)
         tensor([[0., 0., 0.],
                 [2., 0., 3.]])
     """
-    # A sparse product reads each vector where it lies; picking and adding them would write two more copies.
-    shape = (n_rows, len(vectors))
-    listed = torch.sparse_coo_tensor(torch.stack([rows, columns]), weights, shape, check_invariants=False)
-    sums: Tensor = torch.sparse.mm(listed, vectors)
-    return sums
+    if bool((rows[1:] < rows[:-1]).any()):
+        rows, order = rows.sort(stable=True)
+        columns, weights = columns.index_select(0, order), weights.index_select(0, order)
+    begin = torch.searchsorted(rows, torch.arange(n_rows, device=rows.device))
+    # A bag reads each vector where it lies; picking and adding them would write two more copies.
+    return embedding_bag(columns, vectors, begin, mode="sum", per_sample_weights=weights)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -127,21 +128,40 @@ class XbmBuffer(nn.Module):
         if len(embeddings) == 0:
             return
         batch = embeddings.detach().to(self.embeddings)
-        sides = torch.zeros_like(groups) if sides is None else sides
         norms = torch.linalg.vector_norm(batch, dim=1, dtype=self.norms.dtype)
-        refused = ~batch.isfinite().all(dim=1)
-        n_accepted = len(batch) - refused.sum()
+        rows = {"embeddings": batch, "groups": groups, "items": items, "norms": norms}
+        rows["sides"] = torch.zeros_like(groups) if sides is None else sides
+        # On the CPU a look costs nothing. A length that is not finite may also be one that overflows.
+        if batch.device.type == "cpu" and math.isfinite(float(norms.sum())):
+            self._write_all(rows)
+        else:
+            self._write_finite(rows)
+
+    def _write_all(self, rows: dict[str, Tensor]) -> None:
+        begin, n_written = int(self.pointer), min(len(rows["items"]), self.buffer_size)
+        n_first = min(n_written, self.buffer_size - begin)
+        for name, new in rows.items():
+            ring, kept = getattr(self, name), new[-n_written:]
+            ring[begin : begin + n_first] = kept[:n_first]
+            if n_first < n_written:
+                ring[: n_written - n_first] = kept[n_first:]
+        self.pointer.fill_((begin + n_written) % self.buffer_size)
+        if not self._known_full:
+            self.n_filled.add_(n_written).clamp_(max=self.buffer_size)
+
+    def _write_finite(self, rows: dict[str, Tensor]) -> None:
+        refused = ~rows["embeddings"].isfinite().all(dim=1)
+        n_accepted = len(refused) - refused.sum()
         # The write is a fixed-size window of the ring: how many rows were accepted is known on the device only. The
         # window's places beyond them are written with what they hold already.
-        window = torch.arange(min(len(batch), self.buffer_size), device=batch.device)
+        window = torch.arange(min(len(refused), self.buffer_size), device=refused.device)
         accepted_first = refused.to(torch.uint8).argsort(stable=True)
         source = accepted_first[window + (n_accepted - self.buffer_size).clamp(min=0)]
         n_written = n_accepted.clamp(max=self.buffer_size)
         places, is_new = (self.pointer + window) % self.buffer_size, window < n_written
-        given = {"embeddings": batch, "groups": groups, "items": items, "sides": sides, "norms": norms}
-        for name, rows in given.items():
+        for name, new in rows.items():
             ring = getattr(self, name)
-            _write(ring, places, rows.to(ring)[source], is_new)
+            _write(ring, places, new.to(ring)[source], is_new)
         self.pointer.add_(n_written).remainder_(self.buffer_size)
         self.n_filled.add_(n_written).clamp_(max=self.buffer_size)
         self.n_refused.add_(refused.sum())
@@ -163,7 +183,8 @@ class XbmBuffer(nn.Module):
     def rows(self) -> MemoryRows:
         """Filled rows as a loss takes them; views, like those of :meth:`get`."""
         n = len(self)
-        return MemoryRows(self.embeddings[:n], self.groups[:n], self.items[:n], self.sides[:n], self.norms[:n])
+        rings = (self.embeddings, self.groups, self.items, self.sides, self.norms)
+        return MemoryRows(*(rings if n == self.buffer_size else (ring[:n] for ring in rings)))
 
     def extra_repr(self) -> str:
         """Sizes, as ``print(buffer)`` shows them."""
