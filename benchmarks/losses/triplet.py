@@ -6,7 +6,8 @@ another 2-core machine (hard 3.3 / 43 ms at batch 256 / 1,024; semi-hard 582 ms 
 those need over 10 GB).
 
     python benchmarks/losses/triplet.py --quick
-    python benchmarks/losses/triplet.py --json triplet.json
+    python benchmarks/losses/triplet.py           # half a minute; writes results/triplet.json
+    python benchmarks/losses/triplet.py --device cuda
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from simtrain.losses import TripletLoss
 from simtrain.losses.miners import SemiHardMiner
 
 MARGIN, PER_GROUP = 0.2, 4
+RESULTS = Path(__file__).parents[1] / "results" / "triplet.json"
 
 #: (mining, batch) -> milliseconds of Quaterion 0.1.35, one thread of another machine.
 QUATERION = {("hard", 256): 3.3, ("hard", 1_024): 43.0, ("semi_hard", 256): 582.0, ("all", 256): 408.0}
@@ -56,19 +58,26 @@ def draw(batch: int, dim: int) -> tuple[Tensor, Tensor]:
 
 
 def seconds(ways: dict[str, Callable[[Tensor, Tensor], Tensor]], x: Tensor, groups: Tensor, n: int) -> dict[str, float]:
-    """Median processor seconds of each, forward and backward, measured in turns."""
+    """Median seconds of each, forward and backward, measured in turns: the processor's, or a GPU's."""
     taken: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(n + 1):
         for name, way in ways.items():
-            start = time.process_time()
+            start = now(x.device.type)
             way(x.clone().requires_grad_(), groups).backward()
             if number:
-                taken[name].append(time.process_time() - start)
+                taken[name].append(now(x.device.type) - start)
     return {name: statistics.median(times) for name, times in taken.items()}
 
 
+def now(device: str) -> float:
+    if device == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 def measure(mining: str, batch: int, dim: int, args: argparse.Namespace) -> dict[str, Any]:
-    x, groups = draw(batch, dim)
+    x, groups = (tensor.to(args.device) for tensor in draw(batch, dim))
     ours = TripletLoss(MARGIN, mining=mining)
     ways: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"floor": floor, "ours": ours}
     if mining != "all" or batch <= args.peer_batch:
@@ -76,7 +85,7 @@ def measure(mining: str, batch: int, dim: int, args: argparse.Namespace) -> dict
         if mining != "semi_hard":  # there, ours takes the farthest negative where none is beyond; PML's leaves it out
             torch.testing.assert_close(ours(x, groups), ways["pml"](x, groups), rtol=1e-4, atol=1e-5)
     took = seconds(ways, x, groups, args.rounds)
-    result: dict[str, Any] = {"mining": mining, "batch": batch, "dim": dim}
+    result: dict[str, Any] = {"mining": mining, "batch": batch, "dim": dim, "device": args.device}
     result |= {f"{name}_ms": round(1000 * value, 2) for name, value in took.items()}
     result["of_floor"] = round(took["ours"] / took["floor"], 2)
     if "pml" in took:
@@ -95,7 +104,8 @@ def main() -> None:
         "--peer-batch", type=int, default=256, help="largest batch in which PML enumerates all triplets"
     )
     parser.add_argument("--quick", action="store_true", help="batch 256 alone, 3 rounds")
-    parser.add_argument("--json", type=Path, help="write the figures here, too")
+    parser.add_argument("--json", type=Path, default=RESULTS, help="where the figures go")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     args = parser.parse_args()
     if args.quick:
         args.batch, args.rounds = [256], 3
@@ -104,8 +114,8 @@ def main() -> None:
     for batch, dim, mining in product(args.batch, args.dim, ("hard", "semi_hard", "all")):
         results.append(measure(mining, batch, dim, args))
         print("  ".join(f"{name} {value}" for name, value in results[-1].items()), flush=True)
-    if args.json:
-        args.json.write_text(json.dumps(results, indent=1))
+    if not args.quick:
+        args.json.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

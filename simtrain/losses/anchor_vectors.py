@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import threshold
 
 from simtrain.losses.distances import NO_DIRECTION, Distance
+from simtrain.losses.first_derivatives import refuse_second_derivatives
 
 
 class AnchorVectors(NamedTuple):
@@ -93,5 +94,6 @@ def keep_gradients(ctx: Any, prepared: AnchorVectors, gradient: Float[Tensor, "a
 
 def kept_gradients(ctx: Any, slope: Float[Tensor, ""]) -> tuple[Tensor, Tensor | None]:
     """Derivatives by the anchors and by their scale, in the backward pass."""
+    refuse_second_derivatives()
     by_anchors, *by_scale = ctx.saved_tensors
     return (slope * by_anchors).to(ctx.dtype), slope * by_scale[0] if by_scale else None

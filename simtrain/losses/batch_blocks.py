@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from simtrain.losses.anchor_vectors import AnchorVectors, keep_gradients, kept_gradients
 from simtrain.losses.distances import Distance, pair_distances, similarity_matrix
+from simtrain.losses.first_derivatives import first_derivatives_only, refuse_second_derivatives
 from simtrain.losses.row_terms import Part, RowTerms, nan_of, take_positives
 from simtrain.losses.weighted_sums import LISTED_COST, weighted_sums
 
@@ -51,8 +51,8 @@ class _WithinBatch(torch.autograd.Function):
         return value + spoilt
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None]:
+        refuse_second_derivatives()
         (slope,) = ctx.saved_tensors
         return grad_outputs[0] * slope, None, None, None
 
@@ -113,7 +113,6 @@ class _WithinProducts(torch.autograd.Function):
         return value + nan_of(vectors)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
         return (*kept_gradients(ctx, grad_outputs[0]), None, None, None)
 
@@ -158,7 +157,7 @@ def picked_pairs(
             block = _blanked(similarity_matrix(wide, wide, distance), None)
             parts = terms(block, take_positives(block, *positive))
         values = [_of_listed(wide, part, distance) for part in parts]
-        return torch.stack(values).sum() + nan_of(wide)
+        return first_derivatives_only(torch.stack(values).sum() + nan_of(wide))
 
 
 def _of_listed(embeddings: Tensor, part: Part, distance: Distance) -> Tensor:

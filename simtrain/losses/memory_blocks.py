@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from simtrain.errors import ConfigError
 from simtrain.losses.anchor_vectors import AnchorVectors, keep_gradients, kept_gradients
@@ -130,15 +129,23 @@ class MemorySearch:
         if part.dense is None and n_listed * LISTED_COST <= block.numel():
             return self._listed_gradient(anchors, part)
         slope = part.dense_slope(block, is_free=is_free)
-        if self.distance is Distance.COSINE:
-            slope.mul_(self._inverse_lengths(slope.dtype))
         gradient = torch.zeros_like(anchors)
         for columns, tile in self.memory.tiles(anchors.dtype):
             if self.is_product:
-                gradient.addmm_(slope[:, columns], tile)
+                self._add_products(gradient, slope, tile, columns.start)
             else:
                 gradient += self._through_matrix(anchors, tile, slope[:, columns])
         return gradient
+
+    def _add_products(self, gradient: Tensor, slope: Tensor, tile: Tensor, start: int) -> None:
+        size = max(_IN_CACHE // len(slope), 1)
+        for first in range(0, len(tile), size):
+            some = tile[first : first + size]
+            columns = slice(start + first, start + first + len(some))
+            slopes = slope[:, columns]
+            if self.distance is Distance.COSINE:
+                slopes.mul_(self._inverse_lengths(slope.dtype)[columns])
+            gradient.addmm_(slopes, some)
 
     def _listed_gradient(self, anchors: Tensor, part: Part) -> Tensor:
         rows, columns, slopes = part.rows, part.columns, part.slopes
@@ -186,6 +193,15 @@ class _KeptSpace(threading.local):
 
 
 _KEPT = _KeptSpace()
+
+
+def release_space() -> None:
+    """Give the work space back, which on a CPU is kept from one step to the next.
+
+    Example:
+        >>> release_space()
+    """
+    _KEPT.tensor = None
 
 
 @contextmanager
@@ -253,7 +269,6 @@ class _AgainstMemory(torch.autograd.Function):
         return _weighed(totals, shares) + nan_of(prepared.vectors)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
         return (*kept_gradients(ctx, grad_outputs[0]), None, None, None)
 

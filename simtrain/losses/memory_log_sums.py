@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from simtrain.losses.distances import Distance
+from simtrain.losses.first_derivatives import refuse_second_derivatives
 from simtrain.losses.memory_blocks import MemorySearch, blocks_of
 from simtrain.losses.memory_rows import MemoryRows
 from simtrain.losses.row_terms import Part
@@ -75,8 +75,8 @@ class _LogSums(torch.autograd.Function):
         return log_sums
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+        refuse_second_derivatives()
         by_anchors, *by_scale = ctx.saved_tensors
         slope: Tensor = grad_outputs[0]
         of_scale = (slope * by_scale[0]).sum() if by_scale else None

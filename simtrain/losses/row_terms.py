@@ -16,6 +16,8 @@ from torch import Tensor
 
 #: Columns whose maximum is taken together, to find the few large entries of a block.
 _FOLD = 64
+#: Of fewer folds, the maximum is found at once.
+_FEWEST_FOLDS = 8
 #: Entries of the slices of a block that are worked on at a time.
 _SLICE = 1 << 17
 
@@ -138,7 +140,7 @@ def _row_extreme(
     # Torch's maximum with an index is several times slower than that without: look for the index in one fold only.
     n_rows, n_columns = block.shape
     n_folds = n_columns // _FOLD
-    if n_folds < 2:
+    if n_folds < _FEWEST_FOLDS:
         values, columns = with_index(block, dim=1)
         return values, columns
     folds = block[:, : n_folds * _FOLD].view(n_rows, n_folds, _FOLD)
@@ -153,10 +155,32 @@ def _row_extreme(
     return torch.where(keeps, values, rest), torch.where(keeps, columns, rest_columns + n_folds * _FOLD)
 
 
+def fold_maxima(block: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows folds"]:
+    """Largest entry of each fold of a row's columns, the last of which may be shorter, or empty.
+
+    Example:
+        >>> fold_maxima(torch.tensor([[0.1, 0.3, 0.2]]))
+        tensor([[0.3000]])
+    """
+    n_rows, n_columns = block.shape
+    covered = n_columns // _FOLD * _FOLD
+    maxima = block[:, :covered].view(n_rows, covered // _FOLD, _FOLD).amax(dim=2)
+    if covered == n_columns:
+        return maxima
+    return torch.cat([maxima, block[:, covered:].amax(dim=1, keepdim=True)], dim=1)
+
+
 def entries_above(
-    block: Float[Tensor, "rows columns"], limits: Float[Tensor, " rows"]
+    block: Float[Tensor, "rows columns"],
+    limits: Float[Tensor, " rows"],
+    maxima: Float[Tensor, "rows folds"] | None = None,
 ) -> tuple[Int64[Tensor, " n"], Int64[Tensor, " n"]] | None:
     """Places of the entries above a limit of their row, or None where they are so many that a list does not pay.
+
+    Args:
+        block: Shape ``(rows, columns)``.
+        limits: Shape ``(rows,)``.
+        maxima: The block's :func:`fold_maxima`. Default: found here.
 
     Example:
         >>> entries_above(torch.tensor([[0.1, 0.3, 0.2]]), torch.tensor([0.25]))
@@ -166,7 +190,8 @@ def entries_above(
     n_folds = n_columns // _FOLD
     covered = n_folds * _FOLD
     folds = block[:, :covered].view(n_rows, n_folds, _FOLD)
-    row, fold = (folds.amax(dim=2) > limits.unsqueeze(1)).nonzero().unbind(1)
+    maxima = fold_maxima(block) if maxima is None else maxima
+    row, fold = (maxima[:, :n_folds] > limits.unsqueeze(1)).nonzero().unbind(1)
     if len(row) > n_rows * n_folds // 4:
         return None
     hit, offset = (folds[row, fold] > limits.index_select(0, row).unsqueeze(1)).nonzero().unbind(1)

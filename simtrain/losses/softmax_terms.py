@@ -7,7 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import softplus, threshold
 
-from simtrain.losses.row_terms import Part, Positives, entries_above, number_of
+from simtrain.losses.row_terms import Part, Positives, entries_above, fold_maxima, number_of, slices
 
 
 def supcon_rows(negatives: Float[Tensor, "anchors candidates"], positives: Positives) -> Part:
@@ -81,32 +81,54 @@ def multi_similarity_rows(
         >>> multi_similarity_rows(negatives, one, alpha=1.0, beta=1.0).total  # 2 log 2
         tensor(1.3863)
     """
-    rows, columns, values = positives
-    entries = None
-    if epsilon is not None:
-        hardest = torch.full_like(negatives[:, 0], torch.inf).scatter_reduce_(0, rows, values, "amin")
-        limits, nearest = hardest - beta * epsilon, negatives.amax(dim=1)
-        # Not `<`: a NaN is kept, so that the loss becomes NaN too and is noticed.
-        rows, columns, values = positives.where((values >= nearest[rows] + beta * epsilon).logical_not_())
-        entries = entries_above(negatives, limits)
-        if entries is None:
-            limits = limits.unsqueeze(1)
-            negatives = threshold(negatives.sub_(limits), 0, -torch.inf, inplace=True).add_(
-                limits.where(limits < torch.inf, 0)
-            )
-    log_pull, pulls = listed_softmax(rows, -alpha * (values / beta - lambda_), len(negatives))
-    listed = [(rows, columns, pulls * log_pull.sigmoid()[rows] / -beta)]
+    scales = alpha, beta, lambda_
+    if epsilon is None:
+        return _weighed_pairs(positives, *_dense_pushes(negatives, None, beta * lambda_), scales)
+    rows, _, values = positives
+    hardest = torch.full_like(negatives[:, 0], torch.inf).scatter_reduce_(0, rows, values, "amin")
+    limits = hardest - beta * epsilon
+    maxima = fold_maxima(negatives)
+    nearest = maxima.amax(dim=1)
+    # Not `<`: a NaN is kept, so that the loss becomes NaN too and is noticed.
+    positives = positives.where((values >= nearest[rows] + beta * epsilon).logical_not_())
+    entries = entries_above(negatives, limits, maxima)
     if entries is None:
-        log_push, weights = softmax_of(negatives)
-        log_push = log_push - beta * lambda_
-        weights.mul_((log_push.sigmoid() / beta).unsqueeze(1))
-    else:
-        log_push, pushes = listed_softmax(entries[0], negatives[entries] - beta * lambda_, len(negatives))
-        listed.append((*entries, pushes * log_push.sigmoid()[entries[0]] / beta))
-        weights = None
+        return _weighed_pairs(positives, *_dense_pushes(negatives, limits, beta * lambda_), scales)
+    log_push, shares = listed_softmax(entries[0], negatives[entries] - beta * lambda_, len(negatives))
+    return _weighed_pairs(positives, log_push, (*entries, shares), scales)
+
+
+def _dense_pushes(negatives: Tensor, limits: Tensor | None, shift: float) -> tuple[Tensor, Tensor]:
+    """Log of the sum of each row's exponentials above its limit, less a shift, and their shares in it."""
+    if limits is None:
+        log_sums, shares = softmax_of(negatives)
+        return log_sums - shift, shares
+    log_sums = torch.empty_like(limits)
+    for some in slices(negatives):
+        # Their shares do not change with what is taken off all.
+        block = negatives[some].sub_(limits[some].unsqueeze(1))
+        log_sums[some] = _to_shares(threshold(block, 0, -torch.inf, inplace=True))
+    return log_sums + limits.where(limits < torch.inf, 0) - shift, negatives
+
+
+def _weighed_pairs(
+    positives: Positives,
+    log_push: Tensor,
+    shares: Tensor | tuple[Tensor, Tensor, Tensor],
+    scales: tuple[float, float, float],
+) -> Part:
+    """Equation 10, from the pairs that are pulled and the shares, dense or listed, of those that are pushed."""
+    alpha, beta, lambda_ = scales
+    rows, columns, values = positives
+    log_pull, pulls = listed_softmax(rows, -alpha * (values / beta - lambda_), len(log_push))
     losses = softplus(log_pull) / alpha + softplus(log_push) / beta
-    rows, columns, slopes = (torch.cat(column) for column in zip(*listed, strict=True))
-    return Part(losses.sum(), number_of(negatives), rows, columns, slopes, weights, losses.count_nonzero())
+    slopes, steepness = pulls * log_pull.sigmoid()[rows] / -beta, log_push.sigmoid().div_(beta)
+    if isinstance(shares, Tensor):
+        dense = shares.mul_(steepness.unsqueeze(1))
+        return Part(losses.sum(), number_of(losses), rows, columns, slopes, dense, losses.count_nonzero())
+    pushed, places, weights = shares
+    listed = (rows, pushed), (columns, places), (slopes, weights * steepness[pushed])
+    return Part(losses.sum(), number_of(losses), *map(torch.cat, listed), active=losses.count_nonzero())
 
 
 def softmax_of(
@@ -121,14 +143,24 @@ def softmax_of(
         >>> softmax_of(torch.zeros(1, 2))
         (tensor([0.6931]), tensor([[0.5000, 0.5000]]))
     """
+    log_sums = block.new_empty(len(block))
+    for some in slices(block):
+        log_sums[some] = _to_shares(block[some])
+    return log_sums, block
+
+
+def _to_shares(block: Tensor) -> Tensor:
     largest = block.amax(dim=1)
     is_empty = largest == -torch.inf
     # In place, where each row is read and written by one thread: fresh pages would cost as much as the exponentials.
-    shares = torch.softmax(block, 1, out=block) if block.device.type == "cpu" else torch.softmax(block, dim=1)
+    if block.device.type == "cpu":
+        torch.softmax(block, 1, out=block)
+    else:
+        block.copy_(torch.softmax(block, dim=1))
     # The largest entry's share tells the sum, without another pass of exponentials.
-    log_sums = largest - shares.amax(dim=1).log_()
-    _zero_rows(shares, is_empty)
-    return log_sums.masked_fill_(is_empty, -torch.inf), shares
+    log_sums = largest - block.amax(dim=1).log_()
+    _zero_rows(block, is_empty)
+    return log_sums.masked_fill_(is_empty, -torch.inf)
 
 
 def _zero_rows(block: Tensor, are_zero: Tensor) -> None:

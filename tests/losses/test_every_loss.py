@@ -10,6 +10,7 @@ import torch
 
 import simtrain.losses
 from simtrain import registry
+from simtrain.errors import ConfigError
 from simtrain.losses import GroupLoss, PairwiseLoss, SimilarityLoss
 
 LOSSES = sorted(
@@ -248,6 +249,41 @@ def test_a_gpu_gives_the_same_and_never_waits(loss):
         values.append((value.cpu(), gradient.cpu()))
     for cpu, gpu in zip(*values, strict=True):
         torch.testing.assert_close(gpu, cpu, rtol=1e-8, atol=1e-8)
+
+
+# The circle loss's weights count as constants, so that its gradient is no derivative of its value.
+GROUP_LOSSES = [loss for loss in VARIANTS if isinstance(loss, GroupLoss) and "Circle" not in repr(loss)]
+
+
+@pytest.mark.parametrize("loss", GROUP_LOSSES, ids=repr)
+def test_a_gradient_of_the_gradient_is_right_or_an_error(loss):
+    """A wrong one would go unnoticed in a sum with a penalty on gradients."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(6, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+    groups = torch.tensor([0, 0, 1, 1, 2, 2])
+
+    def first(x):
+        return torch.autograd.grad(loss(x, groups), x, create_graph=True)[0]
+
+    if refuses(first, x):
+        return
+    assert first(x).requires_grad
+    torch.autograd.gradcheck(first, x)
+
+
+def refuses(first, x):
+    try:
+        first(x)
+    except ConfigError as error:
+        return "has no gradient of the gradient" in str(error)
+    return False
+
+
+def test_losses_against_a_memory_refuse_a_gradient_of_the_gradient():
+    x = torch.randn(4, 3, requires_grad=True)
+    value = simtrain.losses.SupConLoss().memory_loss(x, torch.arange(4) % 2, torch.randn(5, 3), torch.arange(5) % 2)
+    with pytest.raises(ConfigError, match="leave out create_graph=True"):
+        torch.autograd.grad(value, x, create_graph=True)
 
 
 def test_importing_the_room_is_light():

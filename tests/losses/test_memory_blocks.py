@@ -310,6 +310,25 @@ class LiveBytes(TorchDispatchMode):
         self.now -= size
 
 
+def test_the_work_space_is_kept_for_the_next_step_and_lent_to_one_at_a_time():
+    memory_blocks.release_space()
+    kept = memory_blocks._KEPT
+    search = memory_blocks.MemorySearch(
+        MemoryRows(draw(1, 9).float(), labels(1, 9, 3), labels(2, 9, 9)), Distance("cosine"), 1.0, []
+    )
+    anchors = draw(0, 4).float()
+    (first,) = [block.data_ptr() for _, _, block in memory_blocks.blocks_of(anchors, search)]
+    (again,) = [block.data_ptr() for _, _, block in memory_blocks.blocks_of(anchors, search)]
+    assert first == again == kept.tensor.data_ptr()
+    for _, _, block in memory_blocks.blocks_of(anchors, search):
+        (inner,) = [block.data_ptr() for _, _, block in memory_blocks.blocks_of(anchors[:2], search)]
+        assert inner != block.data_ptr()
+    (wide,) = [block.dtype for _, _, block in memory_blocks.blocks_of(anchors.double(), search)]
+    assert wide == torch.float64
+    memory_blocks.release_space()
+    assert kept.tensor is None
+
+
 @pytest.mark.parametrize("columns", [5, 640, 700])
 def test_row_maximum_and_minimum_equal_torchs(columns):
     block = draw(0, 7, columns)

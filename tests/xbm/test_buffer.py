@@ -144,6 +144,29 @@ def test_what_overflows_the_ring_s_dtype_is_refused():
     assert memory.n_refused == 1
 
 
+def test_a_finite_row_whose_length_overflows_is_kept():
+    memory = XbmBuffer(3, 2)
+    for first in range(3):
+        embeddings, groups, items = batch(first, 2)
+        memory.queue(embeddings + 3e38 * (items == 1).unsqueeze(1), groups, items)
+    assert memory.n_refused == 0
+    assert sorted(memory.items.tolist()) == [2, 2, 3]
+    assert XbmBuffer(3, 2).rows().embeddings.shape == (0, 2)
+
+
+@pytest.mark.parametrize("size", [1, 5, 8])
+def test_finite_batches_are_written_as_others_are(size):
+    """On the CPU, a batch that is finite goes in whole; one that may not be goes in row by row."""
+    whole, by_rows = XbmBuffer(size, 2), XbmBuffer(size, 2)
+    for n in (3, 2, 8, 1, 7):
+        embeddings, groups, items = batch(n, n)
+        rows = {"embeddings": embeddings, "groups": groups, "items": items, "sides": items % 2}
+        whole.queue(**rows)
+        by_rows._write_finite({**rows, "norms": embeddings.norm(dim=1)})
+        for name, tensor in whole.state_dict().items():
+            assert torch.equal(tensor, by_rows.state_dict()[name]), name
+
+
 @pytest.mark.parametrize("dtype", [torch.int8, torch.int32, torch.uint8])
 def test_groups_and_items_are_int64(dtype):
     memory = XbmBuffer(4, 2)
