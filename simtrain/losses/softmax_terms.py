@@ -127,8 +127,9 @@ def _weighed_pairs(
         dense = shares.mul_(steepness.unsqueeze(1))
         return Part(losses.sum(), number_of(losses), rows, columns, slopes, dense, losses.count_nonzero())
     pushed, places, weights = shares
-    listed = (rows, pushed), (columns, places), (slopes, weights * steepness[pushed])
-    return Part(losses.sum(), number_of(losses), *map(torch.cat, listed), active=losses.count_nonzero())
+    rows, columns = torch.cat([rows, pushed]), torch.cat([columns, places])
+    slopes = torch.cat([slopes, weights * steepness[pushed]])
+    return Part(losses.sum(), number_of(losses), rows, columns, slopes, active=losses.count_nonzero())
 
 
 def softmax_of(
