@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from simtrain.errors import ConfigError, DataError, nearest
+from simtrain.errors import ConfigError, nearest
 from simtrain.metrics.exclusion import Exclude, Exclusion, split_exclude
 from simtrain.metrics.formulas import Denominator, checked_denominator
 from simtrain.metrics.graded import Grades
@@ -19,13 +19,12 @@ from simtrain.metrics.ranking import Ranked, rank
 from simtrain.metrics.relevance import Relevant
 from simtrain.metrics.scan import MEMORY_BUDGET
 from simtrain.metrics.similarities import Distance, Similarities
+from simtrain.metrics.unmatched import Empty, checked_empty, with_unmatched
 from simtrain.metrics.vectors import Embeddings, as_vectors
 from simtrain.metrics.which_relevance import which_relevance
 
-KnownEmpty = Literal["skip", "zero", "error"]
-Empty = KnownEmpty | str  # names come from configs, too
 KnownAverage = Literal["macro", "micro"]
-Average = KnownAverage | str
+Average = KnownAverage | str  # names come from configs, too
 
 
 def retrieval_report(
@@ -160,13 +159,14 @@ def _scores(
 ) -> dict[str, Tensor]:
     cuts = checked_cuts(k)
     checked_denominator(denominator)
-    if empty not in get_args(KnownEmpty):
-        raise ConfigError(f"unknown value of empty, {empty!r}; {nearest(str(empty), get_args(KnownEmpty))}")
+    checked_empty(empty)
     alone = gallery_embeddings is None
+    if alone and labels[1] is not None:
+        raise ConfigError("gallery_labels= belong to gallery_embeddings=: give both, or query_labels alone")
     queries = as_vectors(query_embeddings, "queries")
     gallery = queries if gallery_embeddings is None else as_vectors(gallery_embeddings, "gallery")
     similarities = Similarities(queries, gallery, distance)
-    gallery_labels = labels[0] if alone and labels[1] is None else labels[1]
+    gallery_labels = labels[0] if alone else labels[1]
     sizes = len(queries), len(gallery)
     relevance = which_relevance(labels[0], gallery_labels, relevant, grades, *sizes, similarities.device)
     exclusion = _exclusion(exclude, similarities, alone=alone)
@@ -176,9 +176,7 @@ def _scores(
         similarities, relevance, exclusion, depth=depth, memory_budget=memory_budget, show_progress=show_progress
     )
     scores = _joined([query_measures(block, cuts, denominator) for block in blocks], cuts)
-    missing = torch.ones(len(queries), dtype=torch.bool, device=scores["query"].device)
-    missing[scores["query"]] = False
-    return _with_empty(scores, missing.nonzero()[:, 0], empty)
+    return with_unmatched(scores, len(queries), empty)
 
 
 def _exclusion(exclude: Exclude | None, similarities: Similarities, *, alone: bool) -> Exclusion:
@@ -196,17 +194,3 @@ def _joined(blocks: list[dict[str, Tensor]], cuts: Sequence[int]) -> dict[str, T
         nothing = torch.empty(0, dtype=torch.int64)
         blocks = [query_measures(Ranked(nothing, torch.empty(0, 0, dtype=torch.bool), nothing, nothing), cuts)]
     return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
-
-
-def _with_empty(scores: dict[str, Tensor], missing: Tensor, empty: Empty) -> dict[str, Tensor]:
-    """Scores by ascending query; queries without a relevant item are treated as asked for."""
-    if empty == "error" and len(missing):
-        raise DataError(
-            f"{len(missing)} queries have no relevant item in the gallery, such as query {int(missing[0])}; leave them "
-            "out with empty='skip', or count them as 0 with empty='zero'"
-        )
-    if empty == "zero":
-        filled = {name: torch.cat([values, values.new_zeros(len(missing))]) for name, values in scores.items()}
-        scores = {**filled, "query": torch.cat([scores["query"], missing])}
-    order = scores["query"].argsort()
-    return {name: values[order] for name, values in scores.items()}

@@ -314,6 +314,7 @@ POINTS = torch.zeros(3, 2)
         ({"query_labels": torch.zeros(3, 2).long()}, DataError, r"got shape \(3, 2\); give several labels"),
         ({"query_labels": [1, 2, 3], "k": []}, ConfigError, r"k is a positive integer .* got \[\]"),
         ({"query_labels": [1, 2, 3], "k": (1, 0)}, ConfigError, r"got \(1, 0\)"),
+        ({"query_labels": [1, 2, 3], "gallery_labels": [4, 5, 6]}, ConfigError, "belong to gallery_embeddings="),
         ({"relevant": torch.eye(3).bool()}, DataError, r"got booleans; give relevant.nonzero\(\)"),
         ({"relevant": torch.ones(3, 2).bool()}, DataError, r"got booleans; give relevant.nonzero\(\)"),
         ({"relevant": [{0: 1}, [1], []]}, DataError, "mappings of index to grade for some queries and lists for"),
