@@ -28,7 +28,7 @@ class DiskStore:
     the last half minute is lost. Damaged segments are left out, with a logged message, and removed at the next writing.
 
     Opening reads the keys only. A segment's embeddings are read once in a process, to verify their checksum, before
-    the first of them is used; see :class:`~simtrain.cache.segment_folder.SegmentFolder`.
+    the first of them is used; see :class:`~simtrain.cache.known_segments.KnownSegments`.
 
     Args:
         folder: Where; made if it does not exist.
@@ -75,14 +75,14 @@ class DiskStore:
     @property
     def index(self) -> KeyIndex:
         """Keys → rows."""
-        return self._rows.index
+        return self._rows.known.index
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._rows.known.index)
 
     def lookup(self, keys: UInt8[np.ndarray, "n 16"]) -> Int64[Tensor, " n"]:
         """Row of each key, −1 where it is missing or still on its way to the disk."""
-        return torch.from_numpy(self._rows.lookup(keys))
+        return torch.from_numpy(self._rows.known.lookup(keys))
 
     def reserve(self, count: int) -> None:
         """Nothing to do: files grow by themselves."""
@@ -116,9 +116,9 @@ class DiskStore:
         numbers = rows.cpu().numpy()
         order = np.argsort(numbers)
         numbers = numbers[order]
-        if len(numbers) and not 0 <= numbers[0] <= numbers[-1] < self._rows.n_rows:
+        if len(numbers) and not 0 <= numbers[0] <= numbers[-1] < self._rows.known.n_rows:
             raise CacheError(
-                f"row numbers must be from 0 to {self._rows.n_rows - 1}, got {numbers[0]} to {numbers[-1]}"
+                f"row numbers must be from 0 to {self._rows.known.n_rows - 1}, got {numbers[0]} to {numbers[-1]}"
             )
         places = np.empty_like(order)
         places[order] = np.arange(len(order))
@@ -132,11 +132,11 @@ class DiskStore:
     def _take(self, numbers: Int64[np.ndarray, " n"]) -> Shaped[np.ndarray, "n dim"]:
         """Rows in the stored type, for row numbers in ascending order: one call for each segment among them."""
         picked = np.empty((len(numbers), self.dim), dtype=FILE_TYPES[self.dtype])
-        starts = self._rows.starts
+        starts = self._rows.known.starts
         bounds = np.searchsorted(numbers, starts)
         places = numbers - np.repeat(starts[:-1], np.diff(bounds))
         ends = bounds.tolist()
-        for segment, first, last in zip(self._rows.segments, ends, ends[1:], strict=False):
+        for segment, first, last in zip(self._rows.known.segments, ends, ends[1:], strict=False):
             if first < last:
                 if not segment.is_whole:
                     self._check(segment.start)
@@ -145,8 +145,8 @@ class DiskStore:
         return picked
 
     def _check(self, row: int) -> None:
-        number = np.searchsorted(self._rows.starts, [row], side="right") - 1
-        if not self._rows.check(number):
+        number = np.searchsorted(self._rows.known.starts, [row], side="right") - 1
+        if not self._rows.known.check(number):
             raise CacheError(
                 f"embeddings of the cache in {self.folder} have been damaged since it was filled; fill it again, which "
                 f"computes only those, for example by starting the run again"

@@ -75,14 +75,14 @@ class RaggedDiskStore:
     @property
     def index(self) -> KeyIndex:
         """Keys → rows."""
-        return self._rows.index
+        return self._rows.known.index
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._rows.known.index)
 
     def lookup(self, keys: UInt8[np.ndarray, "n 16"]) -> Int64[Tensor, " n"]:
         """Row of each key, −1 where it is missing or still on its way to the disk."""
-        return torch.from_numpy(self._rows.lookup(keys))
+        return torch.from_numpy(self._rows.known.lookup(keys))
 
     def reserve(self, count: int) -> None:
         """Nothing to do: files grow by themselves."""
@@ -112,7 +112,7 @@ class RaggedDiskStore:
             CacheError: A row number is not one of the store's, or its segment has been damaged since it was filled.
         """
         numbers, order = rows.cpu().sort()
-        last = self._rows.n_rows - 1
+        last = self._rows.known.n_rows - 1
         if len(numbers) and not 0 <= int(numbers[0]) <= int(numbers[-1]) <= last:
             raise CacheError(f"row numbers must be from 0 to {last}, got {int(numbers[0])} to {int(numbers[-1])}")
         found = self._take(numbers.numpy())
@@ -127,7 +127,7 @@ class RaggedDiskStore:
 
     def _take(self, numbers: Int64[np.ndarray, " n"]) -> Ragged:
         """Items of row numbers in ascending order: one call for each segment among them."""
-        ends = np.searchsorted(numbers, self._rows.starts).tolist()
+        ends = np.searchsorted(numbers, self._rows.known.starts).tolist()
         parts = [
             self._take_from(number, torch.from_numpy(numbers[first:end]))
             for number, (first, end) in enumerate(itertools.pairwise(ends))
@@ -138,8 +138,8 @@ class RaggedDiskStore:
         return Ragged(torch.cat([part.values for part in parts]), torch.cat([part.lengths for part in parts]))
 
     def _take_from(self, number: int, rows: Int64[Tensor, " n"]) -> Ragged:
-        segment = self._rows.segments[number]
-        if not segment.is_whole and not self._rows.check(np.array([number])):
+        segment = self._rows.known.segments[number]
+        if not segment.is_whole and not self._rows.known.check(np.array([number])):
             raise CacheError(
                 f"token states of the cache in {self.folder} have been damaged since it was filled; fill it again, "
                 f"which computes only those, for example by starting the run again"
