@@ -1,4 +1,4 @@
-"""A second run of the demo's job beside its first one: which texts the encoder is given, counted, and how long both take.
+"""A second run of the demo's job beside its first one: the texts that the encoder is given, counted, and the time.
 
 The demo's own config (real texts, the real all-MiniLM-L6-v2, a cache on disk) on the first pairs of each split, in a
 process each: training, evaluation before and after, and indexing. Target: the second run gives the encoder nothing.
