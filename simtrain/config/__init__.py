@@ -1,5 +1,6 @@
 """Config files: a schema of dataclasses, YAML files merged into it, and ``key=value`` overrides on top."""
 
+from simtrain.config.checkpoint_section import CheckpointConfig
 from simtrain.config.data_section import DATA_KINDS, DataConfig
 from simtrain.config.loading import load_cfg
 from simtrain.config.log_section import LogConfig
@@ -9,6 +10,7 @@ from simtrain.config.training_section import TrainingConfig
 
 __all__ = [
     "DATA_KINDS",
+    "CheckpointConfig",
     "Config",
     "DataConfig",
     "LogConfig",

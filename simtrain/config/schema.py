@@ -12,6 +12,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from simtrain.config.checkpoint_section import CheckpointConfig
 from simtrain.config.data_section import DataConfig
 from simtrain.config.limits import Within, limited
 from simtrain.config.log_section import LogConfig
@@ -39,6 +40,7 @@ class Config:
         data: See :class:`DataConfig`.
         training: See :class:`TrainingConfig`.
         log: See :class:`LogConfig`.
+        checkpoint: See :class:`CheckpointConfig`.
     """
 
     run_dir: str | None = None
@@ -56,3 +58,4 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     log: LogConfig = field(default_factory=LogConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)

@@ -43,6 +43,9 @@ class TrainingConfig:
         test_interval_epoch: Epochs from one test in training to the next; null for none by epoch.
         test_begin_iter: First batch that is followed by a test; null for ``test_interval_iter``.
         test_interval_iter: Batches from one such test to the next; null for none by batch.
+        resume_from: Go on with a run that was stopped: ``auto`` from its newest whole checkpoint in ``run_dir``, or the
+            path of one; null begins anew.
+        load_from: A file of weights to begin with: safetensors, torch or Lightning; null for none.
     """
 
     epochs: int = limited(10, AtLeast(1))
@@ -68,3 +71,5 @@ class TrainingConfig:
     test_interval_epoch: int | None = limited(None, AtLeast(1))
     test_begin_iter: int | None = limited(None, AtLeast(1))
     test_interval_iter: int | None = limited(None, AtLeast(1))
+    resume_from: str | None = None
+    load_from: str | None = None

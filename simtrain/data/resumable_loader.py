@@ -120,9 +120,9 @@ class ResumableDataLoader(DataLoader[Any]):
             sampler.load_state_dict(state_dict["sampler"])
         self.forget()
         self._skip = int(state_dict["batches"] or 0)
-        if self._skip and isinstance(_inner_sampler(self), FORGETFUL):
+        if self._skip and isinstance(inner_sampler(self), FORGETFUL):
             warnings.warn(
-                f"the order of a {type(_inner_sampler(self)).__name__} cannot be restored: the rest of this epoch is "
+                f"the order of a {type(inner_sampler(self)).__name__} cannot be restored: the rest of this epoch is "
                 "drawn anew, so some samples come twice and some not at all; use shuffle=True of a similarity loader, "
                 "or one of simtrain.data's samplers",
                 stacklevel=2,
@@ -135,7 +135,7 @@ class ResumableDataLoader(DataLoader[Any]):
     @property
     def own_sampler(self) -> SimilaritySampler | None:
         """The sampler, if its place can be saved."""
-        sampler = _inner_sampler(self)
+        sampler = inner_sampler(self)
         return sampler if isinstance(sampler, SimilaritySampler) else None
 
     def _begin(self) -> tuple[LoaderPass, Iterable[Any]]:
@@ -171,10 +171,13 @@ class ResumableDataLoader(DataLoader[Any]):
     def _batches_after(self, skip: int) -> Iterable[Any]:
         if not skip:
             return self._batches()
-        if isinstance(self.dataset, IterableDataset):
-            return itertools.islice(self._batches(), skip, None)
         later = copy.copy(self)
         later._iterator = None
+        if later.generator is None:
+            # The seed of the workers was drawn from torch's global generator when the epoch began: not once more.
+            later.generator = torch.Generator()
+        if isinstance(self.dataset, IterableDataset):
+            return itertools.islice(later._batches(), skip, None)
         name = "sampler" if self.batch_sampler is None else "batch_sampler"
         # A loader refuses to have its samplers set; this copy lives for one iteration.
         later.__dict__[name] = Later(getattr(self, name), skip)
@@ -228,5 +231,6 @@ class Later(Sampler[Any]):
         return max(len(self.sampler) - self.skip, 0)  # type: ignore[arg-type]
 
 
-def _inner_sampler(loader: DataLoader[Any]) -> Any:
+def inner_sampler(loader: DataLoader[Any]) -> Any:
+    """What gives the numbers of single samples, also below a batch sampler."""
     return getattr(loader.batch_sampler, "sampler", loader.sampler)

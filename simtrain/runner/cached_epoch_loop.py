@@ -11,7 +11,7 @@ from lightning.pytorch.loops.fetchers import _PrefetchDataFetcher
 from simtrain.runner.deferred_figures import DeferredFigures
 from simtrain.runner.due_evaluations import due_of
 from simtrain.runner.lean_step import LeanStep, obstacle
-from simtrain.runner.triggered_epoch_loop import TriggeredEpochLoop
+from simtrain.runner.resumable_epoch_loop import ResumableEpochLoop
 
 logger = logging.getLogger("simtrain")
 
@@ -26,7 +26,7 @@ PARTS = {
 }
 
 
-class CachedEpochLoop(TriggeredEpochLoop):
+class CachedEpochLoop(ResumableEpochLoop):
     """The loop over the batches of an epoch, of which most are trained on by a :class:`LeanStep`.
 
     Lightning's own code has the first and the last batch of an epoch, those before a validation or a test or after a
@@ -63,7 +63,7 @@ class CachedEpochLoop(TriggeredEpochLoop):
         count = min(self.trainer.num_training_batches - done, fetcher.length - fetcher.fetched) - 1
         if self.max_steps != -1:
             count = min(count, self.max_steps - self.global_step - 1)
-        return int(min(count, self._n_before_evaluation()))
+        return int(min(count, self._n_before_evaluation(), self._n_before_place()))
 
     def _n_before_evaluation(self) -> float | int:
         due, done = due_of(self.trainer), self.batch_progress.total.ready

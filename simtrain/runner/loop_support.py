@@ -17,6 +17,8 @@ from torch.utils.data import DataLoader
 from simtrain import registry
 from simtrain.config import plain
 from simtrain.errors import ConfigError
+from simtrain.runner.checkpoints.checkpoint_callback import CheckpointCallback
+from simtrain.runner.checkpoints.from_config import resumed_from
 from simtrain.runner.due_evaluations import DueEvaluations, Run, triggers_of
 from simtrain.runner.evaluation_loops import ValidLoop
 from simtrain.runner.lent_settings import settings_lent
@@ -42,6 +44,7 @@ class LoopSupport(RunnerBase):
     state: RunnerState
     stage_evaluators: StageEvaluators
     lifecycle: Lifecycle
+    checkpoints: CheckpointCallback | None
     valid_loop: Any
     test_loop: Any
     _given_optimizer: Optimizer | None
@@ -81,6 +84,15 @@ class LoopSupport(RunnerBase):
         if type(trainer.strategy) is SingleDeviceStrategy:
             self.model.to(trainer.strategy.root_device)
 
+    def resume_words(self) -> dict[str, Any]:
+        """What ``trainer.fit`` is to be told of the checkpoint that the config asks to go on from.
+
+        Raises:
+            CheckpointError: It is missing or damaged.
+        """
+        path = resumed_from(self.cfg)
+        return {} if path is None else {"ckpt_path": path}
+
     def make_trainer(self) -> lightning.Trainer:
         """A trainer as the config's section ``training`` asks for it, with all callbacks.
 
@@ -96,7 +108,8 @@ class LoopSupport(RunnerBase):
     def _own_callbacks(self) -> list[Callback]:
         ema = self.cfg.training.ema
         averaging = [] if ema is None else [registry.callbacks.build({"type": "EMA", **plain(ema)})]
-        return [*averaging, *([self.stage_evaluators] if self.stage_evaluators.evaluators else [])]
+        evaluators = [self.stage_evaluators] if self.stage_evaluators.evaluators else []
+        return [*averaging, *evaluators, *([] if self.checkpoints is None else [self.checkpoints])]
 
     def _due_evaluations(self) -> DueEvaluations:
         training = self.cfg.training

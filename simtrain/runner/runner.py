@@ -16,6 +16,8 @@ from torch.utils.data import DataLoader
 from simtrain.config import load_cfg
 from simtrain.runner.base_callback import BaseCallBack
 from simtrain.runner.cached_train_loop import CachedTrainLoop
+from simtrain.runner.checkpoints.from_config import check_resume, checkpoint_callback
+from simtrain.runner.checkpoints.load_weights import begin_with, load_best
 from simtrain.runner.evaluation_loops import TestLoop, ValidLoop
 from simtrain.runner.lent_settings import check_optimizer
 from simtrain.runner.lightning_trainer import lightning_trainer
@@ -66,6 +68,7 @@ class Runner(LoopSupport):
         optimizer: The optimizer that was given, then that of the latest training (all, where there are several).
         scheduler: The learning-rate schedule of the latest training; None before one, or where there is none.
         callbacks: All callbacks, in the order in which they are called.
+        checkpoints: What saves the run; None where nothing is saved.
         logger: The program's log.
         loggers: The Lightning loggers.
 
@@ -117,6 +120,8 @@ class Runner(LoopSupport):
         super().__init__()
         self.model = model
         self.cfg = load_cfg(cfg)
+        check_resume(self.cfg)
+        self.checkpoints = checkpoint_callback(self.cfg)
         self.epochs = self.cfg.training.epochs if epochs is None else epochs
         self.loaders = {"train": train_data_loader, "valid": valid_data_loader, "test": test_data_loader}
         self.train_loop, self.valid_loop, self.test_loop = train_loop, valid_loop, test_loop
@@ -170,7 +175,17 @@ class Runner(LoopSupport):
             ConfigError: There is neither a training loader nor a loop of your own.
         """
         self._run("train", self.train_loop)
+        if self.cfg.checkpoint.load_best:
+            self.load_best()
         return self.model
+
+    def load_best(self) -> str:
+        """Put the weights of the best checkpoint into the model; gives its path.
+
+        Raises:
+            CheckpointError: There is none: nothing was saved, or the monitored figure was never logged.
+        """
+        return load_best(self.model, self.checkpoints)
 
     def valid(self) -> dict[str, float]:
         """Validate once.
@@ -223,7 +238,13 @@ class Runner(LoopSupport):
         self._log = RunLog(self.cfg, self.state)
 
     def setup_model_optimizer(self) -> None:
-        """Check that the optimizer is one for the model. Which one it is, a run decides: the model's comes first."""
+        """Load the weights to begin with; check that the optimizer is one for the model.
+
+        Which one it is, a run decides: the model's comes first.
+        """
+        load_from, resume_from = self.cfg.training.load_from, self.cfg.training.resume_from
+        if load_from is not None and resume_from is None:  # a resumed run has weights of its own
+            begin_with(self.model, load_from)
         check_optimizer(self.optimizer, self.model)
         self._given_optimizer = self.optimizer
 

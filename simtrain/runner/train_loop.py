@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import lightning
 from torch.utils.data import DataLoader
 
+from simtrain.runner.resumption import make_resumable
 from simtrain.runner.same_exception import same_exception
-from simtrain.runner.triggered_epoch_loop import install_triggers
 
 if TYPE_CHECKING:
     from simtrain.runner.runner import Runner
@@ -46,10 +46,10 @@ class TrainLoop:
         runner.place_model(trainer)
         train_loader = runner.prepared_loader("train")
         valid_loader = runner.prepared_loader("valid") if runner.validates_by_trainer else None
-        install_triggers(trainer)
+        make_resumable(trainer)
         self.prepare(trainer, train_loader)
         with runner.state.of(trainer), same_exception(runner.lifecycle):
-            trainer.fit(runner.model, train_loader, valid_loader)
+            trainer.fit(runner.model, train_loader, valid_loader, **runner.resume_words())
         return runner.model
 
     def prepare(self, trainer: lightning.Trainer, train_loader: DataLoader[Any]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import lightning
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
 from simtrain.runner.due_evaluations import due_of
@@ -39,10 +38,3 @@ class TriggeredEpochLoop(_TrainingEpochLoop):
         has_all_steps = self.max_steps != -1 and self.global_step >= self.max_steps
         ends = (ends_epoch and epoch == trainer.max_epochs) or is_told_to_stop or has_all_steps
         return Moment(epoch, progress.total.ready, ends_epoch, ends)
-
-
-def install_triggers(trainer: lightning.Trainer) -> None:
-    """Give a trainer the loop."""
-    replaced = trainer.fit_loop.epoch_loop
-    if not isinstance(replaced, TriggeredEpochLoop):
-        trainer.fit_loop.epoch_loop = TriggeredEpochLoop(trainer, replaced.min_steps, replaced.max_steps)

@@ -64,6 +64,7 @@ class WeightEMA(WeightAveraging):
             )
         super().__init__(device=device, use_buffers=False)
         self.decay, self.every_n_steps, self.start_step = decay, every_n_steps, start_step
+        self._is_exchanged = False
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         """Whether the average takes in the weights after a step; ``step_idx`` counts from zero."""
@@ -81,6 +82,19 @@ class WeightEMA(WeightAveraging):
         """Put the averaged weights in place; they are exchanged again after validation."""
         self._match(pl_module)
         super().on_validation_epoch_start(trainer, pl_module)
+        self._is_exchanged = self._average_model is not None
+
+    def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Put the trained weights back."""
+        super().on_validation_epoch_end(trainer, pl_module)
+        self._is_exchanged = False
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        """Put the trained weights back where a validation broke off: what is saved then knows which are which."""
+        if self._is_exchanged:
+            self.on_validation_epoch_end(trainer, pl_module)
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Leave the averaged weights in the model."""

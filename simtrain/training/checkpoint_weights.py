@@ -63,6 +63,16 @@ def read_weights(path: str | Path) -> dict[str, Any]:
     return weights
 
 
+def read_torch_file(path: str | Path) -> Any:
+    """Read a file that ``torch.save`` wrote, on the CPU: tensors and plain containers, never code or objects.
+
+    Raises:
+        CheckpointError: The file is missing or damaged, or holds anything else.
+    """
+    file = Path(path)
+    return _read_torch(file, _read_head(file))
+
+
 def load_weights(model: nn.Module, path: str | Path) -> list[str]:
     """Load a checkpoint file into ``model`` as far as names match.
 

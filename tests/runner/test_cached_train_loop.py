@@ -494,11 +494,11 @@ def used_loop(model, loader, **training):
 
 def test_it_is_chosen_by_itself_where_every_encoder_is_cached():
     assert used_loop(group_model(cache=CPU), LOADERS["shuffled"]()) == "CachedEpochLoop"
-    assert used_loop(group_model(cache=CPU), LOADERS["shuffled"](), loop="trainer") == "TriggeredEpochLoop"
-    assert used_loop(group_model(), LOADERS["shuffled"]()) == "TriggeredEpochLoop"
+    assert used_loop(group_model(cache=CPU), LOADERS["shuffled"](), loop="trainer") == "ResumableEpochLoop"
+    assert used_loop(group_model(), LOADERS["shuffled"]()) == "ResumableEpochLoop"
     trained = {"frozen": BagEncoder(), "trained": BagEncoder(trainable=True)}
     cache = CacheConfig(mapping={"frozen": CacheType.CPU, "trained": CacheType.NONE})
-    assert used_loop(group_model(encoders=trained, cache=cache), LOADERS["shuffled"]()) == "TriggeredEpochLoop"
+    assert used_loop(group_model(encoders=trained, cache=cache), LOADERS["shuffled"]()) == "ResumableEpochLoop"
 
 
 def test_where_it_is_required_it_says_why_it_cannot_run():
@@ -511,7 +511,7 @@ def test_where_it_is_required_it_says_why_it_cannot_run():
 def test_another_lightning_is_trained_with_as_it_is_and_said_so(monkeypatch, caplog):
     monkeypatch.setitem(PARTS, "results", ("batch", "not_there"))
     with caplog.at_level(logging.WARNING, "simtrain"):
-        assert used_loop(group_model(cache=CPU), LOADERS["shuffled"]()) == "TriggeredEpochLoop"
+        assert used_loop(group_model(cache=CPU), LOADERS["shuffled"]()) == "ResumableEpochLoop"
     assert "CachedTrainLoop is not used, training is slower: the results of lightning" in caplog.text
     assert "has no not_there" in caplog.text
 

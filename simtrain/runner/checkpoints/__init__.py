@@ -1,0 +1,1 @@
+"""Checkpoints of runs, and going on from them exactly."""

@@ -1,0 +1,75 @@
+"""Which checkpoint a run goes on from."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from simtrain.errors import CheckpointError
+from simtrain.runner.checkpoints.checkpoint_file import damage
+
+logger = logging.getLogger("simtrain")
+
+AUTO = "auto"
+#: Folder of a run's checkpoints, in the run's folder.
+CHECKPOINTS = "checkpoints"
+#: What the name of a file begins with that was saved on an exception: in the middle of a step, not at an exact place.
+ON_EXCEPTION = "exception-"
+
+
+def resume_path(resume_from: str, run_folder: Path) -> Path | None:
+    """The checkpoint that ``training.resume_from`` means.
+
+    Args:
+        resume_from: The path of a checkpoint, or of a folder of them, or ``auto``: the newest whole one of the run.
+        run_folder: Folder of the run, or of several runs.
+
+    Returns:
+        The file; None where a run has begun there, but has saved nothing yet: it begins anew.
+
+    Raises:
+        CheckpointError: There is none, or none is whole.
+    """
+    if resume_from != AUTO and not Path(resume_from).is_dir():
+        return _whole(Path(resume_from))
+    folder = run_folder if resume_from == AUTO else Path(resume_from)
+    files = checkpoint_files(folder)
+    for file in files:
+        problem = damage(file)
+        if problem is None:
+            logger.info("resuming from %s", file)
+            return file
+        logger.warning("%s; trying the checkpoint before it", problem)
+    if files:
+        raise CheckpointError(f"none of the {len(files)} checkpoints in {folder} is whole; start without resume_from")
+    if not _has_begun(folder):
+        raise CheckpointError(
+            f"there is no run to resume in {str(folder)!r}: it has no folder {CHECKPOINTS!r}; check run_dir, or start "
+            f"without training.resume_from"
+        )
+    logger.warning("the run in %s was left before its first checkpoint: it begins anew", folder)
+    return None
+
+
+def checkpoint_files(folder: Path) -> list[Path]:
+    """Checkpoints of the runs in a folder, newest first; those saved on an exception are not among them."""
+    patterns = ("*.ckpt", f"{CHECKPOINTS}/*.ckpt", f"*/{CHECKPOINTS}/*.ckpt")
+    files = [file for pattern in patterns for file in folder.glob(pattern) if not file.name.startswith(ON_EXCEPTION)]
+    stats = {file: file.stat() for file in files}
+    # Two names of one file are one checkpoint, the one that says more.
+    files.sort(key=lambda file: len(file.name))
+    distinct = {(stats[file].st_dev, stats[file].st_ino): file for file in files}
+    return sorted(distinct.values(), key=lambda file: (stats[file].st_mtime_ns, file.name), reverse=True)
+
+
+def _whole(file: Path) -> Path:
+    if not file.exists():
+        raise CheckpointError(f"there is no checkpoint {str(file)!r} to resume from (training.resume_from)")
+    problem = damage(file)
+    if problem is not None:
+        raise CheckpointError(f"cannot resume: {problem}")
+    return file
+
+
+def _has_begun(folder: Path) -> bool:
+    return any(True for pattern in (CHECKPOINTS, f"*/{CHECKPOINTS}") for _ in folder.glob(pattern))

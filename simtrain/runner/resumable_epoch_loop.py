@@ -1,0 +1,77 @@
+"""Lightning's loop over the batches of an epoch, which can be left and entered between any two of them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from simtrain.runner.due_evaluations import due_of
+from simtrain.runner.triggered_epoch_loop import TriggeredEpochLoop
+
+
+class ResumableEpochLoop(TriggeredEpochLoop):
+    """The epoch loop of a :class:`~simtrain.runner.resumable_fit_loop.ResumableFitLoop`.
+
+    A batch is over when its validation is, and its figures are logged: only then can the run be saved exactly. The last
+    batch of an epoch is over with the epoch.
+    """
+
+    def reset(self) -> None:
+        """As Lightning does; from a place between two batches the counters go on as they are."""
+        if self.trainer.fit_loop.resumed != "batch":
+            super().reset()
+
+    def on_run_start(self, data_fetcher: Any) -> None:
+        """As Lightning does; then the loader is brought to where it was."""
+        fit_loop = self.trainer.fit_loop
+        resumed, fit_loop.resumed = fit_loop.resumed, None
+        if fit_loop.forgets_order and (resumed == "epoch" or fit_loop.epoch_progress.current.processed):
+            fit_loop.note_order("iter")
+        if resumed == "epoch" and fit_loop.forgets_order:
+            # The order that was drawn while everything was set up came too early.
+            iter(data_fetcher)
+        super().on_run_start(data_fetcher)
+        if resumed != "batch":
+            return
+        self._restarting = self.val_loop._restarting = False
+        if fit_loop.forgets_order:
+            fit_loop.read_again(data_fetcher, self.batch_progress.current.completed)
+
+    def advance(self, data_fetcher: Any) -> None:
+        """Train on one batch, as Lightning does."""
+        fit_loop = self.trainer.fit_loop
+        if self.batch_progress.current.ready == 0 and fit_loop.forgets_order:
+            fit_loop.note_order("fetch")
+        try:
+            super().advance(data_fetcher)
+        except SIGTERMException:
+            # Of several processes, all learn of the signal before the next batch.
+            if self.batch_progress.current.ready:
+                self._reach_place()
+            raise
+
+    def on_advance_end(self, data_fetcher: Any) -> None:
+        """Validate and test where it is time; then the run is between two batches."""
+        try:
+            super().on_advance_end(data_fetcher)
+        except SIGTERMException:
+            due = due_of(self.trainer)
+            is_more_due = due is not None and any(triggers.is_due(self._now()) for triggers, _ in due.own)
+            if not self.trainer.validating and not is_more_due:
+                self._reach_place()
+            raise
+        self._reach_place()
+
+    def _reach_place(self) -> None:
+        if not self._is_training_done:
+            self.trainer.fit_loop.reach("batch")
+
+    def _n_before_place(self) -> float | int:
+        """How many batches may be trained on before a callback wants to be at a place."""
+        waiting = [callback for callback in self.trainer.callbacks if hasattr(callback, "on_place")]
+        counts = [
+            callback.n_before_place(self.trainer) if hasattr(callback, "n_before_place") else 1 for callback in waiting
+        ]
+        return min(counts, default=math.inf)

@@ -1,0 +1,20 @@
+"""Trainers whose checkpoints hold a run exactly."""
+
+from __future__ import annotations
+
+import lightning
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+
+from simtrain.runner.checkpoints.checkpoint_file import DurableCheckpointIO
+from simtrain.runner.resumable_fit_loop import ResumableFitLoop
+
+
+def make_resumable(trainer: lightning.Trainer) -> None:
+    """Give a trainer loops that can be left and entered exactly, and files that are written all at once.
+
+    Args:
+        trainer: A trainer that has not begun.
+    """
+    trainer.fit_loop = ResumableFitLoop(trainer)
+    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+        trainer.strategy.checkpoint_io = DurableCheckpointIO()
