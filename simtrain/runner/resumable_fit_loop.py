@@ -73,7 +73,7 @@ class ResumableFitLoop(_FitLoop):
 
     def note_order(self, moment: Literal["iter", "fetch"]) -> None:
         """Keep where the generators stand, at a moment when they may be asked for an order."""
-        loader = self.trainer.train_dataloader or self._data_source.instance
+        loader: Any = self._data_source.instance if self._combined_loader is None else self.trainer.train_dataloader
         self.order[moment] = generator_state(self.trainer, {"train": loader})
 
     def read_again(self, data_fetcher: Any, count: int) -> None:

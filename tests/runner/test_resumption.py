@@ -115,10 +115,14 @@ def test_a_checkpoint_can_be_read_without_trusting_it(tmp_path):
 
 
 def test_lightnings_own_checkpoints_are_resumed_as_before(tmp_path):
-    saving = lightning.pytorch.callbacks.ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=4, save_top_k=-1)
+    saving = lightning.pytorch.callbacks.ModelCheckpoint(
+        tmp_path / "own", "{step}", every_n_train_steps=4, save_top_k=-1
+    )
     whole = train("hard classes", tmp_path, callbacks=[saving])
-    assert "run" not in torch.load(tmp_path / "step=4.ckpt", weights_only=True)["loops"]["fit_loop"]["state_dict"]
-    resumed = train("hard classes", tmp_path, resume_from=str(tmp_path / "step=4.ckpt"))
+    assert (
+        "run" not in torch.load(tmp_path / "own" / "step=4.ckpt", weights_only=True)["loops"]["fit_loop"]["state_dict"]
+    )
+    resumed = train("hard classes", tmp_path, resume_from=str(tmp_path / "own" / "step=4.ckpt"))
     assert resumed[0].state_dict().keys() == whole[0].state_dict().keys()
 
 
