@@ -5,6 +5,16 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from simtrain.metrics.formulas import (
+    average_precision,
+    graded_ndcg,
+    hit_rate,
+    ndcg,
+    precision,
+    r_precision,
+    recall,
+    reciprocal_rank,
+)
 from simtrain.metrics.geometry import alignment, effective_rank, uniformity
 from simtrain.metrics.grouped import grouped_report
 from simtrain.metrics.neighbors import top_k
@@ -61,10 +71,18 @@ __all__ = [
     "RetrievalReciprocalRank",
     "Uniformity",
     "alignment",
+    "average_precision",
     "effective_rank",
     "fnmr_at_fmr",
+    "graded_ndcg",
     "grouped_report",
+    "hit_rate",
+    "ndcg",
     "pair_auc",
+    "precision",
+    "r_precision",
+    "recall",
+    "reciprocal_rank",
     "retrieval_report",
     "retrieval_scores",
     "top_k",

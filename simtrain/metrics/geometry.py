@@ -10,6 +10,7 @@ from torch import Tensor
 
 from simtrain.errors import ConfigError, DataError
 from simtrain.metrics.vectors import Embeddings, as_vectors, chunks, unit_rows
+from simtrain.models.progress import track
 
 CHUNK = 256
 
@@ -47,7 +48,7 @@ def squared_gaps(left: Float[Tensor, "pairs dim"], right: Float[Tensor, "pairs d
     return (left.double() - right.double()).square().sum(dim=1)
 
 
-def uniformity(embeddings: Embeddings, t: float | int = 2) -> float:
+def uniformity(embeddings: Embeddings, t: float | int = 2, *, show_progress: bool | None = None) -> float:
     """Logarithm of the mean of ``exp(-t d^2)`` over all pairs of rows on the unit sphere; lower is more spread.
 
     Memory does not grow with the number of pairs.
@@ -55,6 +56,7 @@ def uniformity(embeddings: Embeddings, t: float | int = 2) -> float:
     Args:
         embeddings: Shape ``(rows, dim)``, two rows at least; they are scaled to length 1.
         t: Factor above 0.
+        show_progress: See :class:`~simtrain.models.progress.Progress`; default: when it takes over a second.
 
     Raises:
         ConfigError: ``t`` is not above 0.
@@ -74,16 +76,19 @@ def uniformity(embeddings: Embeddings, t: float | int = 2) -> float:
     if len(rows) < 2:
         raise DataError(f"uniformity is of pairs of rows: two are needed, got {len(rows)}")
     # Every pair comes twice.
-    mean = float(sum_of_potentials(rows, t)) / (len(rows) * (len(rows) - 1))
+    mean = float(sum_of_potentials(rows, t, show_progress)) / (len(rows) * (len(rows) - 1))
     return math.log(mean) if mean > 0.0 else -math.inf
 
 
-def sum_of_potentials(rows: Float[Tensor, "rows dim"], t: float | int) -> Float64[Tensor, ""]:
+def sum_of_potentials(
+    rows: Float[Tensor, "rows dim"], t: float | int, show_progress: bool | None = False
+) -> Float64[Tensor, ""]:
     """Sum of ``exp(-t d^2)`` over all ordered pairs of different unit rows, in memory of some rows with all."""
     total = torch.zeros((), dtype=torch.float64, device=rows.device)
     # d^2 of unit rows is 2 - 2 cos; a row of zeros has no unit row.
     lengths = rows.any(dim=1).double()
-    for start in range(0, len(rows), CHUNK):
+    starts = range(0, len(rows), CHUNK)
+    for start in track(starts, len(rows), "comparing rows", show_progress, size=CHUNK):
         part = rows[start : start + CHUNK]
         squared = (part @ rows.T).double().mul_(-2.0).add_(lengths).add_(lengths[start : start + CHUNK, None])
         potentials = squared.clamp_(min=0.0).mul_(-t).exp_()

@@ -7,6 +7,7 @@ over processes are exact; figures are within one bin (3e-5 of cosine) of those o
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from simtrain.metrics.batch import batch_relevance
 from simtrain.metrics.batch_metric import BatchMetric
 from simtrain.metrics.vectors import as_vectors, unit_rows
-from simtrain.metrics.verification import accepted_count, checked_rate
+from simtrain.metrics.verification import ErrorRates, accepted_count, checked_rate
 from simtrain.registry import metrics
 
 BINS = 2**16
@@ -117,10 +118,26 @@ class PairFNMR(PairMetric):
 
     def compute(self) -> Float[Tensor, ""]:
         """The rate, float32."""
+        return torch.tensor(self._rates().fnmr, device=self.counts.device)
+
+    def rates(self) -> ErrorRates:
+        """Both rates, the threshold on the cosine, and TAR@FAR (``.tar``), over all processes.
+
+        Example:
+            >>> metric = PairFNMR(fmr=0.1)
+            >>> metric.update(torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]]), groups=torch.tensor([5, 5, 6]))
+            >>> metric.rates()
+            ErrorRates(fnmr=1.0, fmr=0.0, threshold=0.80...)
+        """
+        with self.sync_context(should_sync=self.sync_on_compute):
+            return self._rates()
+
+    def _rates(self) -> ErrorRates:
         others, matching = self._sums()
         if not others.sum() or not matching.sum():
-            return torch.ones((), device=self.counts.device)
+            return ErrorRates(1.0, 0.0, math.inf)
         # Whole bins from the top are accepted while they hold no more others than allowed.
         accepted = others.flip(0).cumsum(0) <= accepted_count(int(others.sum()), self.fmr)
-        found = (matching.flip(0) * accepted).sum()
-        return (1.0 - found / matching.sum()).float().to(self.counts.device)
+        refused = BINS - int(accepted.sum())
+        fnmr, fmr = matching[:refused].sum() / matching.sum(), others[refused:].sum() / others.sum()
+        return ErrorRates(float(fnmr), float(fmr), 2.0 * refused / BINS - 1.0 if refused else -math.inf)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from simtrain.errors import ConfigError, nearest
+from simtrain.errors import ConfigError
+from simtrain.metrics.averages import Average, checked_average
 from simtrain.metrics.exclusion import Exclude, Exclusion, split_exclude
 from simtrain.metrics.formulas import Denominator, checked_denominator
 from simtrain.metrics.graded import Grades
@@ -22,9 +22,6 @@ from simtrain.metrics.similarities import Distance, Similarities
 from simtrain.metrics.unmatched import Empty, checked_empty, with_unmatched
 from simtrain.metrics.vectors import Embeddings, as_vectors
 from simtrain.metrics.which_relevance import which_relevance
-
-KnownAverage = Literal["macro", "micro"]
-Average = KnownAverage | str  # names come from configs, too
 
 
 def retrieval_report(
@@ -87,8 +84,7 @@ def retrieval_report(
         >>> report["precision@1"], report["n_queries"], report["n_queries_without_match"]
         (1.0, 4.0, 2.0)
     """
-    if average not in get_args(KnownAverage):
-        raise ConfigError(f"unknown average {average!r}; {nearest(str(average), get_args(KnownAverage))}")
+    checked_average(average)
     labels = query_labels, gallery_labels
     options = (distance, denominator, empty, memory_budget, show_progress)
     scores = _scores(query_embeddings, gallery_embeddings, labels, k, exclude, relevant, grades, *options)

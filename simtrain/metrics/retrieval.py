@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from simtrain.errors import ConfigError
+from simtrain.errors import ConfigError, DataError
+from simtrain.metrics.averages import Average, checked_average
 from simtrain.metrics.batch import rank_batch
 from simtrain.metrics.batch_metric import BatchMetric
 from simtrain.metrics.formulas import (
@@ -29,23 +30,30 @@ from simtrain.metrics.formulas import (
 from simtrain.metrics.query_measures import measured_ndcg
 from simtrain.metrics.ranking import Ranked
 from simtrain.metrics.similarities import Distance
+from simtrain.metrics.unmatched import Empty, checked_empty
 from simtrain.registry import metrics
 
-# Scores are added as integer multiples of 2^-32: integers add up to the same sum in any order, so the value does not
-# depend on how queries were spread over batches of processes. 2^31 queries fit.
-UNIT = 2**32
+# Scores are added as integer multiples of one in so many: integers add up to the same sum in any order, so the
+# value does not depend on how queries were spread over batches of processes. 2^31 queries fit, or 2^43 pairs.
+UNITS = {"macro": 2**32, "micro": 2**20}
 
 
 class RetrievalMetric(BatchMetric):
     """Mean of a per-query score over all queries seen; the base of this module's metrics.
 
-    The states are two integers, a sum of scores and a number of queries: constant memory, and exact under
-    distributed training. Items without a relevant one in their batch are not queries. Before any query was seen the
-    value is 0.0.
+    The states are integers, a sum of scores and some counts: constant memory, and exact under distributed training.
+    Before any query was seen the value is 0.0. All metrics here take ``empty`` and ``average``.
 
     Args:
         distance: ``"cosine"``, ``"dot"`` or ``"euclidean"``.
+        empty: Items without a relevant one in their batch are left out (``"skip"``), count as 0 (``"zero"``), or are an
+            error (``"error"``). ``n_without_match`` counts them.
+        average: ``"macro"``: every query counts alike. ``"micro"``: every relevant item does, so a query weighs as much
+            as it has relevant items in its batch.
         **kwargs: Passed on to ``torchmetrics.Metric``.
+
+    Raises:
+        ConfigError: An option is not accepted.
     """
 
     higher_is_better = True
@@ -57,12 +65,17 @@ class RetrievalMetric(BatchMetric):
     first: bool = False
     total: Tensor
     n_queries: Tensor
+    n_relevant: Tensor
+    n_without_match: Tensor
 
-    def __init__(self, distance: Distance = "cosine", **kwargs: Any) -> None:
+    def __init__(
+        self, distance: Distance = "cosine", *, empty: Empty = "skip", average: Average = "macro", **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
-        self.distance = distance
-        self.add_state("total", default=torch.tensor(0), dist_reduce_fx="sum")
-        self.add_state("n_queries", default=torch.tensor(0), dist_reduce_fx="sum")
+        self.distance, self.empty, self.average = distance, checked_empty(empty), checked_average(average)
+        self.unit = UNITS[average]
+        for name in ("total", "n_queries", "n_relevant", "n_without_match"):
+            self.add_state(name, default=torch.tensor(0), dist_reduce_fx="sum")
 
     def update(
         self,
@@ -75,13 +88,24 @@ class RetrievalMetric(BatchMetric):
         """Add a batch; see :meth:`~simtrain.metrics.batch_metric.BatchMetric.update`."""
         depth, to_r, first, graded = self.depth, self.to_r, self.first, self.graded
         search = partial(rank_batch, distance=self.distance, depth=depth, to_r=to_r, first=first, graded=graded)
-        for ranked in search(embeddings, groups, pairs, labels, subgroups):
-            self.total += (self.score(ranked) * UNIT).round().long().sum().to(self.total.device)
+        blocks = search(embeddings, groups, pairs, labels, subgroups)
+        n_items = len(embeddings) if pairs is None else len(torch.unique(pairs))
+        n_without = n_items - sum(len(ranked.queries) for ranked in blocks)
+        if self.empty == "error" and n_without:
+            raise DataError(f"{n_without} items of a batch of {len(embeddings)} have no relevant one in it")
+        self.n_without_match += n_without
+        for ranked in blocks:
+            weights = ranked.n_relevant if self.average == "micro" else torch.ones_like(ranked.n_relevant)
+            self.total += (self.score(ranked) * weights * self.unit).round().long().sum().to(self.total.device)
             self.n_queries += len(ranked.queries)
+            self.n_relevant += ranked.n_relevant.sum().to(self.n_relevant.device)
 
     def compute(self) -> Float[Tensor, ""]:
         """Mean score over all queries seen, float32; 0.0 where there was none."""
-        return (self.total.cpu().double() / UNIT / self.n_queries.cpu().clamp(min=1)).float().to(self.total.device)
+        weight = self.n_relevant if self.average == "micro" else self.n_queries
+        if self.empty == "zero" and self.average == "macro":
+            weight = weight + self.n_without_match
+        return (self.total.cpu().double() / self.unit / weight.cpu().clamp(min=1)).float().to(self.total.device)
 
     def score(self, ranked: Ranked) -> Float[Tensor, " queries"]:
         """Scores of ranked queries, float64, between 0 and 1."""

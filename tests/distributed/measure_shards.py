@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 
@@ -47,6 +48,8 @@ METRICS: dict[str, Callable[[], Any]] = {
     "fnmr": lambda: PairFNMR(0.1),
     "alignment": Alignment,
     "uniformity": Uniformity,
+    "micro": lambda: RetrievalRecall(3, average="micro"),
+    "zero": lambda: RetrievalRecall(3, empty="zero"),
     "effective_rank": lambda: EffectiveRank(DIM),
 }
 #: Which process takes which batch of the metrics, and which rows of the evaluators' data; None: as a sampler deals.
@@ -73,6 +76,8 @@ def metric_figures(name: str, kind: str, owners: list[int], rank: int | None) ->
     for batch, owner in zip(batches(kind), owners, strict=True):
         if rank is None or owner == rank:
             metric.update(**batch)
+    if name == "fnmr":
+        assert metric.rates().fnmr == pytest.approx(float(metric.compute()))
     return float(metric.compute())
 
 

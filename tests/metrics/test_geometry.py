@@ -71,6 +71,13 @@ def test_wrong_input_is_refused():
             call()
 
 
+def test_a_long_comparison_tells_how_far_it_is(capsys):
+    uniformity(torch.randn(600, 3), show_progress=True)
+    assert "comparing rows: " in capsys.readouterr().err
+    uniformity(torch.randn(600, 3), show_progress=False)
+    assert capsys.readouterr().err == ""
+
+
 def test_batches_add_up():
     torch.manual_seed(0)
     batches = [(torch.randn(size, 4), torch.randint(3, (size,))) for size in (40, 9, 1)]

@@ -132,7 +132,9 @@ def test_states_are_constant_in_size_and_travel():
     metric.persistent(True)
     for _ in range(3):
         metric.update(torch.randn(16, 4), torch.arange(16) // 4)
-    assert {name: value.shape for name, value in metric.state_dict().items()} == {"total": (), "n_queries": ()}
+    assert {name: value.shape for name, value in metric.state_dict().items()} == dict.fromkeys(
+        ("total", "n_queries", "n_relevant", "n_without_match"), ()
+    )
     copy = pickle.loads(pickle.dumps(metric))
     assert copy.compute() == metric.compute()
     metric.reset()
@@ -213,6 +215,46 @@ def test_defect_25_the_denominator_of_a_batch_metric():
     assert values["relevant"] < values["min_k_relevant"] < values["hits"]
     with pytest.raises(ConfigError, match="unknown denominator 'r'"):
         RetrievalMAP(4, denominator="r")
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    seed=st.integers(0, 10**6), sizes=st.lists(st.integers(1, 40), min_size=1, max_size=3), classes=st.integers(1, 30)
+)
+def test_items_without_a_match_and_micro_means_equal_brute_force(brute_force, seed, sizes, classes):
+    words = {"zero": {"empty": "zero"}, "micro": {"average": "micro"}, "both": {"average": "micro", "empty": "zero"}}
+    built = {name: RetrievalRecall(3, distance="dot", **options) for name, options in words.items()}
+    values, weights = [], []
+    for step, size in enumerate(sizes):
+        points = grid(seed + step, size, 3)
+        groups = torch.randint(classes, (size,), generator=torch.Generator().manual_seed(seed))
+        for metric in built.values():
+            metric.update(points, groups)
+        same = (groups[:, None] == groups).tolist()
+        found = brute_force((points @ points.T).tolist(), lambda q, g, same=same: same[q][g], never, (3,))
+        values += [found[q]["recall@3"] if q in found else 0.0 for q in range(size)]
+        weights += [sum(same[q]) - 1 for q in range(size)]
+    assert float(built["zero"].compute()) == pytest.approx(sum(values) / len(values), abs=1e-6)
+    micro = sum(v * w for v, w in zip(values, weights, strict=True)) / max(sum(weights), 1)
+    for name in ("micro", "both"):
+        assert float(built[name].compute()) == pytest.approx(micro, abs=2e-6)
+    assert all(int(metric.n_without_match) == weights.count(0) for metric in built.values())
+
+
+def test_pairs_that_do_not_match_are_queries_without_a_match():
+    points, pairs, labels = torch.eye(6), torch.tensor([[0, 1], [2, 3]]), torch.tensor([1.0, 0.0])
+    zeros, strict = RetrievalReciprocalRank(empty="zero"), RetrievalReciprocalRank(empty="error")
+    zeros.update(points, pairs=pairs, labels=labels)
+    assert (int(zeros.n_queries), int(zeros.n_without_match)) == (2, 2), "rows 4 and 5 are in no pair: no queries"
+    with pytest.raises(DataError, match="2 items of a batch of 6 have no relevant one in it"):
+        strict.update(points, pairs=pairs, labels=labels)
+    strict.update(points, pairs=pairs)
+    for options, message in (
+        ({"empty": "drop"}, "unknown value of empty, 'drop'"),
+        ({"average": "macr"}, "unknown average 'macr'; did you mean 'macro'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            RetrievalMAP(3, **options)
 
 
 def test_all_classes_are_exported_and_registered():

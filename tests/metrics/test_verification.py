@@ -96,6 +96,16 @@ def test_batches_equal_the_functions_to_a_bin(seed, sizes):
         assert float(auc.compute()) == pytest.approx(pair_auc(similarities, matches), abs=2e-3)
         rates = fnmr_at_fmr(similarities, matches, 0.05)
         # Whole bins are accepted or refused: what lies within a bin of the threshold may differ.
+        found = fnmr.rates()
+        assert found.fnmr == pytest.approx(float(fnmr.compute()))
+        assert found.fmr <= 0.05
+        assert found.tar == 1 - found.fnmr
+        # What the metric accepts at its threshold is what it counts, but for rounding at the edge of a bin.
+        edge = (similarities - found.threshold).abs() < 1e-6
+        assert (
+            abs(float((similarities[matches] < found.threshold).double().mean()) - found.fnmr)
+            <= float(edge[matches].double().mean()) + 1e-9
+        )
         near = ((similarities - rates.threshold).abs() < 2**-14)[matches].double().mean()
         assert rates.fnmr - 1e-6 <= float(fnmr.compute()) <= rates.fnmr + float(near) + 1e-6
 
@@ -116,5 +126,9 @@ def test_before_both_kinds_were_seen():
     auc.update(torch.ones(3, 2), torch.zeros(3).long())
     fnmr.update(torch.ones(3, 2), torch.arange(3))
     assert (float(auc.compute()), float(fnmr.compute())) == (0.0, 1.0)
+    assert fnmr.rates() == ErrorRates(1.0, 0.0, math.inf)
+    everything = PairFNMR(1)
+    everything.update(torch.eye(3), torch.tensor([0, 0, 1]))
+    assert everything.rates() == ErrorRates(0.0, 1.0, -math.inf)
     with pytest.raises(ConfigError, match="exactly one of them"):
         auc.update(torch.ones(3, 2))
