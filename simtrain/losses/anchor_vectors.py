@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import threshold
 
-from simtrain.losses.distances import NO_DIRECTION, Distance
+from simtrain.losses.distances import Distance
 from simtrain.losses.first_derivatives import refuse_second_derivatives
+from simtrain.losses.unit_vectors import inverse_lengths
 
 
 class AnchorVectors(NamedTuple):
@@ -68,16 +68,6 @@ class AnchorVectors(NamedTuple):
     def by_scale(self, gradient: Float[Tensor, "anchors dim"]) -> Float[Tensor, " anchors"] | None:
         """Each anchor's part in the derivative by the scale, from a gradient by the vectors; None for a number."""
         return (gradient * self.directions).sum(dim=1) if isinstance(self.scale, Tensor) else None
-
-
-def inverse_lengths(lengths: Float[Tensor, " *shape"]) -> Float[Tensor, " *shape"]:
-    """What brings vectors of these lengths to length 1; 0 for one without a direction.
-
-    Example:
-        >>> inverse_lengths(torch.tensor([0.0, 2.0]))
-        tensor([0.0000, 0.5000])
-    """
-    return threshold(lengths, NO_DIRECTION, torch.inf).reciprocal_()
 
 
 def keep_gradients(ctx: Any, prepared: AnchorVectors, gradient: Float[Tensor, "anchors dim"]) -> None:

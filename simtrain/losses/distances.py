@@ -9,18 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
-from typing import Any
 
 import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
 from simtrain.errors import ConfigError, nearest
+from simtrain.losses.unit_vectors import unit_vectors
 
 _Form = Callable[[Tensor, Tensor], Tensor]
-
-#: Vectors that are not longer have no direction.
-NO_DIRECTION = 1e-12
 
 
 class Distance(str, Enum):
@@ -165,49 +162,6 @@ def similarity_matrix(
         tensor([[1., 0.]])
     """
     return _apply(_SIMILARITY_FORMS[Distance.of(distance)], a, b)
-
-
-def unit_vectors(x: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
-    """Scale rows to length 1. A zero row has no direction: it stays zero, with a zero gradient.
-
-    Example:
-        >>> unit_vectors(torch.tensor([[0.0, 2.0], [0.0, 0.0]]))
-        tensor([[0., 1.],
-                [0., 0.]])
-    """
-    unit: Tensor = _UnitVectors.apply(x)  # type: ignore[no-untyped-call]
-    return unit
-
-
-class _UnitVectors(torch.autograd.Function):
-    """The chain of operations of which it consists would take four times the steps, in every loss."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        norms: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-        inverse = norms.reciprocal().masked_fill_(norms <= NO_DIRECTION, 0)
-        unit: Tensor = x * inverse
-        ctx.save_for_backward(x, unit, inverse)
-        return unit
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
-        x, unit, inverse = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a gradient of the gradient is asked for
-            inverse = _inverse_lengths(x)
-            unit = x * inverse
-        slope: Tensor = grad_outputs[0]
-        along = (slope * unit).sum(dim=1, keepdim=True)
-        through: Tensor = (slope - unit * along) * inverse
-        return through
-
-
-def _inverse_lengths(x: Tensor) -> Tensor:
-    norms: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-    has_direction = norms > NO_DIRECTION
-    # The inner `where` keeps 1 / 0 out of the backward pass, in which 0 * inf would be NaN.
-    inverse = torch.where(has_direction, norms, torch.ones_like(norms)).reciprocal()
-    return torch.where(has_direction, inverse, torch.zeros_like(norms))
 
 
 def _apply(form: _Form, a: Tensor, b: Tensor) -> Tensor:

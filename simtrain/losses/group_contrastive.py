@@ -11,7 +11,7 @@ from torch import Tensor
 from simtrain import registry
 from simtrain.losses.distances import Distance, listed_distances
 from simtrain.losses.log_sums import masked_mean
-from simtrain.losses.miners import as_pairs
+from simtrain.losses.mined_indices import as_pairs
 from simtrain.losses.nested_miners import GivenMiner, describe_miner, nested_miner
 from simtrain.losses.row_loss import RowLoss
 from simtrain.losses.row_terms import Part, Positives, entries_above, number_of

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
-from simtrain.losses.anchor_vectors import inverse_lengths
+from simtrain.losses.unit_vectors import inverse_lengths
 
 #: Memory rows that are converted at a time, where the memory is kept in half precision.
 _TILE = 4_096

@@ -7,7 +7,6 @@ either kind of miner works with either library's losses.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,13 +16,10 @@ from torch import Tensor, nn
 from simtrain import registry
 from simtrain.losses.batch_checks import check_group_batch
 from simtrain.losses.distances import Distance, distance_matrix
-from simtrain.losses.equal_pairs import LabelIndex
 from simtrain.losses.group_masks import batch_masks
+from simtrain.losses.mined_indices import Pairs, Triplets
 from simtrain.losses.mining import farthest_index, nearest_index, nearest_index_beyond
 from simtrain.losses.settings import check_choice, check_positive
-
-Triplets = tuple[Tensor, Tensor, Tensor]
-Pairs = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 class Miner(nn.Module):
@@ -270,45 +266,7 @@ class MultiSimilarityMiner(Miner):
         return first, positives, second, negatives
 
 
-def as_triplets(indices: Triplets | Pairs) -> Triplets:
-    """Triplets as they are; of pairs, each anchor's positives with each of its negatives.
-
-    Example:
-        >>> pairs = (torch.tensor([0, 1]), torch.tensor([1, 0]), torch.tensor([0, 0]), torch.tensor([2, 3]))
-        >>> [rows.tolist() for rows in as_triplets(pairs)]
-        [[0, 0], [1, 1], [2, 3]]
-    """
-    if len(indices) == 3:
-        return indices
-    first, positives, second, negatives = indices
-    i, j = LabelIndex(first, second).pairs(0, len(first))
-    return first[i], positives[i], negatives[j]
-
-
-def as_pairs(indices: Triplets | Pairs) -> Pairs:
-    """Pairs as they are; of triplets, the anchor with its positive and with its negative, each pair once.
-
-    Example:
-        >>> triplets = (torch.tensor([0, 0]), torch.tensor([1, 1]), torch.tensor([2, 3]))
-        >>> [rows.tolist() for rows in as_pairs(triplets)]
-        [[0], [1], [0, 0], [2, 3]]
-    """
-    if len(indices) == 4:
-        return indices
-    anchors, positives, negatives = indices
-    (first, positives), (second, negatives) = (_distinct(anchors, rows) for rows in (positives, negatives))
-    return first, positives, second, negatives
-
-
-def _distinct(anchors: Tensor, rows: Tensor) -> Tensor:
-    pairs: Tensor = torch.unique(torch.stack([anchors, rows]), dim=1)
-    return pairs
-
-
 def _chosen(positive: tuple[Tensor, Tensor], negative: tuple[Tensor, Tensor]) -> Triplets:
     (positives, has_positive), (negatives, has_negative) = positive, negative
     anchors = (has_positive & has_negative).nonzero().squeeze(1)
     return anchors, positives[anchors], negatives[anchors]
-
-
-AnyMiner = Callable[[Tensor, Tensor], Any]

@@ -24,7 +24,8 @@ class RowLoss(CandidateLoss):
     """A candidate loss that says its value and its slopes, block by block.
 
     A subclass implements :meth:`row_terms`, which gets the similarities of some anchors to all candidates. Batch,
-    memory and :meth:`compare` then come from it, in the same memory as the similarities themselves.
+    memory and :meth:`compare` then come from it, in the same memory as the similarities themselves. Positives are
+    listed: on a GPU, their number is waited for.
 
     Attributes:
         miner: Chooses what the loss looks at in a batch, for losses that take one.

@@ -12,7 +12,7 @@ from torch.nn.functional import relu, softplus
 from simtrain import registry
 from simtrain.losses.batch_blocks import within_batch
 from simtrain.losses.distances import Distance, listed_distances, similarity_matrix
-from simtrain.losses.miners import Pairs, as_triplets
+from simtrain.losses.mined_indices import Pairs, as_triplets
 from simtrain.losses.nested_miners import GivenMiner, describe_miner, nested_miner
 from simtrain.losses.row_loss import RowLoss
 from simtrain.losses.row_terms import Part, Positives, noted_terms

@@ -81,6 +81,11 @@ CASES = {
         {"group_counts": COUNTS, "scale": 4.0},
         lambda *a: arcface(*a, 4.0, ArcFaceLoss(SIZE, N_GROUPS, group_counts=COUNTS).margins.tolist()),
     ),
+    "arcface, sub-centers and dynamic": (
+        ArcFaceLoss,
+        {"sub_centers": 2, "group_counts": COUNTS, "scale": 4.0},
+        lambda *a: arcface(*a, 4.0, ArcFaceLoss(SIZE, N_GROUPS, group_counts=COUNTS).margins.tolist()),
+    ),
     "cosface": (CosFaceLoss, {}, cosface),
     "cosface, words": (CosFaceLoss, {"scale": 3.0, "margin": 0.1}, lambda *a: cosface(*a, 3.0, 0.1)),
     "softmax": (SoftmaxLoss, {}, softmax),

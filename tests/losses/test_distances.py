@@ -7,7 +7,8 @@ from scipy.spatial.distance import cdist
 
 from simtrain.errors import ConfigError
 from simtrain.losses import Distance, distance_matrix, pair_distances, similarity_matrix
-from simtrain.losses.distances import listed_distances, unit_vectors
+from simtrain.losses.distances import listed_distances
+from simtrain.losses.unit_vectors import unit_vectors
 
 NAMES = [distance.value for distance in Distance]
 SCIPY = {"cosine": "cosine", "euclidean": "euclidean", "squared_euclidean": "sqeuclidean", "manhattan": "cityblock"}

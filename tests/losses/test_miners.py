@@ -20,7 +20,7 @@ from simtrain.losses import (
     distance_matrix,
     pair_distances,
 )
-from simtrain.losses.miners import as_pairs, as_triplets
+from simtrain.losses.mined_indices import as_pairs, as_triplets
 from tests.losses.test_triplet import LargestTensor
 
 MINERS = [HardestMiner(), SemiHardMiner(), EasyPositiveMiner(), DistanceWeightedMiner(), MultiSimilarityMiner()]
