@@ -213,7 +213,8 @@ def _lent_space(n_entries: int, like: Tensor) -> Iterator[Tensor]:
     if space is None or space.dtype != like.dtype or len(space) < n_entries:
         space = like.new_empty(n_entries)
     yield space
-    _KEPT.tensor = space
+    if not space.is_inference():  # such a tensor could not be written to in training
+        _KEPT.tensor = space
 
 
 def _constant(scale: Tensor | float, distance: Distance) -> float:

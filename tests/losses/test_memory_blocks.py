@@ -329,6 +329,16 @@ def test_the_work_space_is_kept_for_the_next_step_and_lent_to_one_at_a_time():
     assert kept.tensor is None
 
 
+def test_a_loss_in_inference_mode_leaves_no_space_that_training_could_not_use():
+    memory_blocks.release_space()
+    batch = draw(0, 4).float(), labels(0, 4, 2), draw(1, 9).float(), labels(1, 9, 2)
+    with torch.inference_mode():
+        SupConLoss().memory_loss(*batch)
+    anchors = batch[0].clone().requires_grad_()
+    SupConLoss().memory_loss(anchors, *batch[1:]).backward()
+    assert anchors.grad.abs().sum() > 0
+
+
 @pytest.mark.parametrize("columns", [5, 640, 700])
 def test_row_maximum_and_minimum_equal_torchs(columns):
     block = draw(0, 7, columns)
