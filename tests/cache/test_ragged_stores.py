@@ -109,3 +109,16 @@ def test_memory_is_reserved_once_when_the_longest_come_first() -> None:
         store.append(keys[start : start + 10], flat(parts[start : start + 10]))
     assert store._vectors.data_ptr() == place
     assert torch.equal(ragged(*store.gather(store.lookup(keys))).values, torch.cat(parts))
+
+
+def test_states_that_outgrow_their_device_move_with_all_that_there_is(caplog: pytest.LogCaptureFixture) -> None:
+    keys, parts = items(20)
+    room = [10**6]
+    # Asked of the device that is given up; of the CPU, where nobody can tell, afterwards.
+    store = RaggedMemoryStore(4, "float32", free=lambda device: None if caplog.text else room[0])
+    store.append(keys[:10], flat(parts[:10]))
+    assert caplog.text == ""
+    room[0] = 0
+    store.append(keys[10:], flat(parts[10:]))
+    assert caplog.text.count("the token states are kept on the CPU") == 1
+    assert torch.equal(ragged(*store.gather(store.lookup(keys))).values, torch.cat(parts))

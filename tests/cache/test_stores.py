@@ -110,6 +110,17 @@ def test_a_store_that_would_not_fit_on_its_device_is_kept_on_the_cpu(caplog):
     assert torch.equal(store.gather(torch.arange(100)), vectors.half().float())
 
 
+def test_a_store_that_outgrows_its_device_moves_with_all_that_it_has(caplog):
+    keys, vectors = rows_of(30, dim=2)
+    free = iter([200, 100])
+    store = MemoryStore(2, "float32", free=lambda device: next(free, None))
+    store.append(keys[:10], vectors[:10])
+    assert caplog.text == ""
+    store.append(keys[10:], vectors[10:])
+    assert "the embeddings are kept on the CPU" in caplog.text
+    assert torch.equal(store.gather(store.lookup(keys)), vectors)
+
+
 def test_memory_that_is_not_there_is_a_cache_error():
     with pytest.raises(CacheError, match=r"GiB of memory, which is not there; use CacheType.DISK or dtype='float16'"):
         MemoryStore(1024).reserve(2**42)
