@@ -197,6 +197,11 @@ def _metric(given: Any, name: str | None = None) -> tuple[str | None, BaseMetric
         return name, given
     if all(callable(getattr(given, word, None)) for word in ("update", "compute", "reset")):
         return None, UpdatedMetric(given, name)
+    if hasattr(given, "evaluate_model"):
+        raise ConfigError(
+            f"{type(given).__name__} measures a model on data of its own, and an Evaluator is fed batches: pass it as "
+            "TrainableModel(evaluators=…)"
+        )
     raise ConfigError(
         f"an Evaluator takes BaseMetrics, torchmetrics Metrics and configs {{'type': NAME, ...}} of them, got "
         f"{type(given).__name__}"

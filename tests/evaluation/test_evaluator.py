@@ -10,8 +10,9 @@ from torchmetrics import MeanMetric
 
 import simtrain
 from simtrain import Evaluator
+from simtrain.data import SimilarityPairSample
 from simtrain.errors import ConfigError, DataError
-from simtrain.evaluation import BaseMetric, Numbered, PairCorrelation, SetRetrieval
+from simtrain.evaluation import BaseMetric, HeldOutRetrieval, Numbered, PairCorrelation, SetRetrieval
 from simtrain.evaluation.base_metric import _one_a_sample
 from simtrain.evaluation.correlation import correlation
 from simtrain.evaluation.embedding_store import EmbeddingStore
@@ -90,6 +91,11 @@ def test_the_divisor_of_map_and_queries_without_a_match_are_options():
 def test_what_is_no_metric_is_refused():
     with pytest.raises(ConfigError, match=r"an Evaluator takes BaseMetrics, torchmetrics Metrics and configs.*got int"):
         Evaluator(3)
+    held_out = HeldOutRetrieval([SimilarityPairSample((1.0, 0.0), (0.0, 1.0))])
+    with pytest.raises(
+        ConfigError, match=r"HeldOutRetrieval measures a model .*: pass it as TrainableModel\(evaluators="
+    ):
+        Evaluator({"own": held_out})
     with pytest.raises(ConfigError, match="unknown metric type 'SetRetrievl'; did you mean 'SetRetrieval'"):
         Evaluator({"type": "SetRetrievl"})
 
