@@ -223,7 +223,7 @@ preprocessors = Registry(
 )
 optimizers = Registry("optimizer", ("simtrain.training.schedules",))
 schedulers = Registry("scheduler", ("simtrain.training.schedules",))
-callbacks = Registry("callback", ("simtrain.training.averaging",))
+callbacks = Registry("callback", ("simtrain.training.averaging", "simtrain.runner.callbacks"))
 # From an item to a random version of it, and from an item to its key: for the cache. There are none of our own.
 augments = Registry("augment function")
 key_extractors = Registry("key extractor")

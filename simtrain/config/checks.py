@@ -62,9 +62,15 @@ def _part_checks(cfg: DictConfig) -> Iterator[Callable[[], None]]:
         ("scheduler", registry.schedulers, 2),
     ):
         if not OmegaConf.is_missing(cfg, key) and cfg[key] is not None:
-            yield partial(_check_part, key, room, plain(cfg[key]), positional)
+            # Groups of parameters are made once there is a model.
+            settings = {word: value for word, value in plain(cfg[key]).items() if word != "parameter_groups"}
+            yield partial(_check_part, key, room, settings, positional)
     if cfg.training.ema is not None:
         yield partial(registry.callbacks.check, {"type": "EMA", **plain(cfg.training.ema)})
+    if cfg.training.early_stop is not None:
+        yield partial(registry.callbacks.check, {"type": "EarlyStop", **plain(cfg.training.early_stop)})
+    for callback in plain(cfg.callbacks):
+        yield partial(registry.callbacks.check, callback)
     for metric in plain(cfg.metrics).values():
         yield partial(registry.metrics.check, metric)
     for evaluator in plain(cfg.evaluators).values():
@@ -83,6 +89,11 @@ def _check_part(key: str, room: registry.Registry, settings: dict[str, Any], pos
             if former is not None:
                 raise ConfigError(former) from None
         raise
+
+
+def _of_itself(key: str, part: Any) -> Any:
+    # Groups of parameters are made once there is a model.
+    return {word: value for word, value in part.items() if (key, word) != ("optimizer", "parameter_groups")}
 
 
 def _metric_of(evaluator: Any) -> Any:

@@ -15,7 +15,7 @@ from omegaconf import MISSING
 from simtrain.config.checkpoint_section import CheckpointConfig
 from simtrain.config.data_section import DataConfig
 from simtrain.config.limits import Within, limited
-from simtrain.config.log_section import LogConfig
+from simtrain.config.log_section import LogConfig, WandbConfig
 from simtrain.config.training_section import TrainingConfig
 
 
@@ -41,6 +41,8 @@ class Config:
         training: See :class:`TrainingConfig`.
         log: See :class:`LogConfig`.
         checkpoint: See :class:`CheckpointConfig`.
+        wandb: See :class:`WandbConfig`.
+        callbacks: ``{type: …}`` of each callback that is used beside the runner's own.
     """
 
     run_dir: str | None = None
@@ -59,3 +61,5 @@ class Config:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     log: LogConfig = field(default_factory=LogConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    wandb: WandbConfig = field(default_factory=WandbConfig)
+    callbacks: list[Any] = field(default_factory=list)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from simtrain.config.limits import Above, AtLeast, Matching, OneOf, limited
@@ -28,7 +28,8 @@ class TrainingConfig:
         devices: How many of them; more than one trains one process on each.
         strategy: Lightning's word for how processes work together: ``auto``, ``ddp``, ...
         ema: Arguments of :class:`simtrain.training.averaging.WeightEMA`; null for no averaging of weights.
-        progress_bar: Show a progress bar; null shows one on a terminal only.
+        progress_bar: Show how far the run is, and a table of the epochs at its end: a bar on a terminal, lines
+            elsewhere. Null: without a terminal, lines go to the log; false shows nothing.
         loop: ``auto`` takes the fast loop where every encoder is cached and there is one device; ``cached`` refuses to
             run without it; ``trainer`` never takes it.
         max_steps: Optimizer steps after which training ends, if the epochs are not over before; null for no limit.
@@ -46,6 +47,16 @@ class TrainingConfig:
         resume_from: Go on with a run that was stopped: ``auto`` from its newest whole checkpoint in ``run_dir``, or the
             path of one; null begins anew.
         load_from: A file of weights to begin with: safetensors, torch or Lightning; null for none.
+        nonfinite_limit: Steps in a row whose gradients are not finite that are left out before training stops; null
+            leaves out none, and stops at the first loss that is not finite.
+        activation_checkpoint: Modules that keep no activations for the backward pass, but compute them again: patterns
+            of the ends of their names (``layer.[0-9]+``), or names of their classes.
+        early_stop: Arguments of :class:`simtrain.runner.callbacks.EarlyStop` (``monitor``, ``patience``, …); null for
+            none.
+        progress_show: Figure → whether more of it is better: those that are shown, with their best values. Empty: all
+            of validation, and the loss.
+        progress_every_n_epochs: Epochs from one line of progress to the next, where there is no terminal.
+        progress_every_n_batches: Batches after which figures are shown, too; null for the end of epochs only.
     """
 
     epochs: int = limited(10, AtLeast(1))
@@ -73,3 +84,9 @@ class TrainingConfig:
     test_interval_iter: int | None = limited(None, AtLeast(1))
     resume_from: str | None = None
     load_from: str | None = None
+    nonfinite_limit: int | None = limited(10, AtLeast(0))
+    activation_checkpoint: list[str] = field(default_factory=list)
+    early_stop: dict[str, Any] | None = None
+    progress_show: dict[str, bool] = field(default_factory=dict)
+    progress_every_n_epochs: int = limited(1, AtLeast(1))
+    progress_every_n_batches: int | None = limited(None, AtLeast(1))

@@ -14,6 +14,8 @@ from simtrain import registry
 from simtrain.config import plain
 from simtrain.errors import ConfigError, ContractError
 from simtrain.training import BaseModel
+from simtrain.training.configured_optimizer import GROUPS, ConfiguredOptimizer
+from simtrain.training.parameter_groups import regroup
 
 
 @contextmanager
@@ -29,7 +31,7 @@ def settings_lent(model: BaseModel, cfg: DictConfig, optimizer: Optimizer | None
     clip = None if cfg.training.grad_clip is None else {"max_norm": cfg.training.grad_clip}
     updating = {"accumulative_counts": cfg.training.gradient_accumulation, "clip_grad": clip}
     scheduler = cfg.scheduler and partial(registry.schedulers.build, plain(cfg.scheduler))
-    model.make_optimizer = own[0] or partial(registry.optimizers.build, plain(cfg.optimizer))
+    model.make_optimizer = own[0] or ConfiguredOptimizer(plain(cfg.optimizer))
     model.make_scheduler = own[1] or scheduler
     model.optim_wrapper_cfg = own[2] or updating
     lent = {} if optimizer is None else {"configure_optimizers": partial(model.with_schedule, optimizer)}
@@ -45,13 +47,24 @@ def settings_lent(model: BaseModel, cfg: DictConfig, optimizer: Optimizer | None
             del vars(model)[name]
 
 
-def check_optimizer(optimizer: Any, model: BaseModel) -> None:
+def check_optimizer(optimizer: Any, model: BaseModel, cfg: DictConfig) -> None:
     """Refuse an optimizer that would not train the model.
 
     Raises:
         ContractError: It is none.
-        ConfigError: It has none of the model's parameters.
+        ConfigError: It has none of the model's parameters, or the config's groups of parameters do not fit.
     """
+    groups = plain(cfg.optimizer).get(GROUPS)
+    if groups and optimizer is not None:
+        raise ConfigError(
+            "optimizer.parameter_groups is for the config's optimizer, and an optimizer was given; give it groups of "
+            "its own, or leave it out"
+        )
+    if groups and model.make_optimizer is None:
+        # A rehearsal, of which nothing stays: a pattern that is found nowhere is told now.
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        if trained:
+            regroup(ConfiguredOptimizer(plain(cfg.optimizer))(trained), model.named_parameters(), groups)
     if optimizer is None:
         return
     if not isinstance(optimizer, Optimizer):

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from simtrain import registry
 from simtrain.config import plain
 from simtrain.errors import ConfigError
+from simtrain.runner.callbacks.nonfinite_guard import NonfiniteGuard
 from simtrain.runner.checkpoints.checkpoint_callback import CheckpointCallback
 from simtrain.runner.checkpoints.from_config import resumed_from
 from simtrain.runner.due_evaluations import DueEvaluations, Run, triggers_of
@@ -109,7 +110,9 @@ class LoopSupport(RunnerBase):
         ema = self.cfg.training.ema
         averaging = [] if ema is None else [registry.callbacks.build({"type": "EMA", **plain(ema)})]
         evaluators = [self.stage_evaluators] if self.stage_evaluators.evaluators else []
-        return [*averaging, *evaluators, *([] if self.checkpoints is None else [self.checkpoints])]
+        limit = self.cfg.training.nonfinite_limit
+        guard = [] if limit is None else [NonfiniteGuard(limit)]
+        return [*guard, *averaging, *evaluators, *([] if self.checkpoints is None else [self.checkpoints])]
 
     def _due_evaluations(self) -> DueEvaluations:
         training = self.cfg.training

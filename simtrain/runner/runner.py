@@ -14,10 +14,13 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from simtrain.config import load_cfg
+from simtrain.runner.activation_checkpointing import checkpointed_modules
 from simtrain.runner.base_callback import BaseCallBack
 from simtrain.runner.cached_train_loop import CachedTrainLoop
 from simtrain.runner.checkpoints.from_config import check_resume, checkpoint_callback
 from simtrain.runner.checkpoints.load_weights import begin_with, load_best
+from simtrain.runner.config_loggers import config_loggers
+from simtrain.runner.default_callbacks import default_callbacks
 from simtrain.runner.evaluation_loops import TestLoop, ValidLoop
 from simtrain.runner.lent_settings import check_optimizer
 from simtrain.runner.lightning_trainer import lightning_trainer
@@ -128,7 +131,7 @@ class Runner(LoopSupport):
         self.train_evaluator, self.valid_evaluator = train_evaluator, valid_evaluator
         self.test_evaluator = test_evaluator
         self.optimizer = optimizer
-        self.loggers = _listed(logger)
+        self.loggers = [*_listed(logger), *config_loggers(self.cfg)]
         check_model(model)
         check_epochs(self.epochs)
         check_loaders(self.loaders)
@@ -242,10 +245,12 @@ class Runner(LoopSupport):
 
         Which one it is, a run decides: the model's comes first.
         """
-        load_from, resume_from = self.cfg.training.load_from, self.cfg.training.resume_from
-        if load_from is not None and resume_from is None:  # a resumed run has weights of its own
-            begin_with(self.model, load_from)
-        check_optimizer(self.optimizer, self.model)
+        training = self.cfg.training
+        if training.load_from is not None and training.resume_from is None:  # a resumed run has weights of its own
+            begin_with(self.model, training.load_from)
+        check_optimizer(self.optimizer, self.model, self.cfg)
+        checkpointed_modules(self.model, training.activation_checkpoint)
+        self.state.activation_checkpoint = list(training.activation_checkpoint)
         self._given_optimizer = self.optimizer
 
     def setup_loop(self) -> None:
@@ -269,7 +274,7 @@ class Runner(LoopSupport):
 
     def setup_callbacks(self, callbacks: Sequence[Any] = ()) -> None:
         """Register the default callbacks and those given."""
-        self.register_callbacks(callbacks)
+        self.register_callbacks([*default_callbacks(self.cfg, callbacks), *callbacks])
 
     def setup_evaluator(self) -> None:
         """Make evaluators of what was given, and tell them of the run's state."""

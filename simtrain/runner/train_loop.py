@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import lightning
 from torch.utils.data import DataLoader
 
+from simtrain.runner.activation_checkpointing import activations_recomputed
 from simtrain.runner.resumption import make_resumable
 from simtrain.runner.same_exception import same_exception
 
@@ -48,7 +49,8 @@ class TrainLoop:
         valid_loader = runner.prepared_loader("valid") if runner.validates_by_trainer else None
         make_resumable(trainer)
         self.prepare(trainer, train_loader)
-        with runner.state.of(trainer), same_exception(runner.lifecycle):
+        patterns = runner.cfg.training.activation_checkpoint
+        with runner.state.of(trainer), same_exception(runner.lifecycle), activations_recomputed(runner.model, patterns):
             trainer.fit(runner.model, train_loader, valid_loader, **runner.resume_words())
         return runner.model
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from simtrain import registry
 from simtrain.config import plain, require
+from simtrain.training.configured_optimizer import ConfiguredOptimizer
 from simtrain.training.parts import model_parts
 from simtrain.training.trainable_model import TrainableModel
 
@@ -40,6 +41,6 @@ def build_model(cfg: DictConfig) -> TrainableModel:
 
 def _rehearse_optimizer(settings: dict[str, Any]) -> None:
     # A wrong rate is an error now, and not after every item has been encoded.
-    optimizer = registry.optimizers.build(settings["optimizer"], [nn.Parameter(torch.zeros(1))])
+    optimizer = ConfiguredOptimizer(settings["optimizer"])([nn.Parameter(torch.zeros(1))])
     if settings["scheduler"]:
         registry.schedulers.build(settings["scheduler"], optimizer, 100)

@@ -20,13 +20,12 @@ from simtrain.training.gathering import n_processes
 from simtrain.training.loss_call import call_loss
 from simtrain.training.similarity_steps import SimilaritySteps
 from simtrain.training.stages import TrainStage
-from simtrain.training.step_contract import check_training_result
 from simtrain.training.trainer_steps import TrainerSteps
 
 #: Methods that this step stands in for: a model with its own is trained by that.
 REPLACED = (
     *("training_step", "train_step", "forward", "_train_losses", "_step", "_training_losses", "_collated"),
-    *("_alone", "_log_figures", "_share_of_window"),
+    *("_alone", "_log_figures", "_share_of_window", "_checked_result"),
 )
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
@@ -55,7 +54,6 @@ class CachedStep:
         self.hands_over = _is_own(model, "process_results", SimilaritySteps)
         self.has_schedule = any(isinstance(module, ScheduledTemperature) for module in model._loss.modules())
         self.accumulates = model.trainer.accumulate_grad_batches > 1
-        self.name = f"{type(model).__name__}.train_step"
 
     @staticmethod
     def suits(model: Any) -> bool:
@@ -73,7 +71,7 @@ class CachedStep:
         watched_all = torch.nn.modules.module._has_any_global_hook()  # type: ignore[no-untyped-call]
         return usual and not watched and not watched_all
 
-    def __call__(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+    def __call__(self, batch: Any, batch_idx: int) -> Any:
         """Loss of a batch of rows, its figures logged."""
         model = self.model
         features, targets = dict(batch[0]), dict(batch[1])
@@ -87,13 +85,13 @@ class CachedStep:
             model.process_results(embeddings, targets, batch_idx=batch_idx, stage=TrainStage.TRAIN)
         if self.has_schedule:
             step_temperatures(self.loss)
-        check_training_result(losses, self.name)
+        backward = model._checked_result(losses, batch, batch_idx)
         if self.defer is None:
             model._log_figures(losses, batch, TrainStage.TRAIN)
         else:
             self.defer(losses)
         share = model._share_of_window(batch_idx) if self.accumulates else 1.0
-        return losses if share == 1.0 else {**losses, "loss": losses["loss"] * share}
+        return backward if share == 1.0 else {**backward, "loss": backward["loss"] * share}
 
     def _embedded(self, features: dict[str, Any]) -> Tensor:
         if self.only is not None:

@@ -12,6 +12,7 @@ from simtrain.config import named_encoders
 from simtrain.errors import ConfigError, nearest
 from simtrain.training.attached_evaluator import attached_evaluators
 from simtrain.training.attached_metric import AttachedMetric
+from simtrain.training.configured_optimizer import ConfiguredOptimizer
 from simtrain.xbm import XbmConfig
 
 
@@ -67,7 +68,7 @@ _BUILDERS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "encoders": _encoders,
     "head": partial(_later, registry.heads, 1),
     "loss": registry.losses.build,
-    "optimizer": partial(_later, registry.optimizers, 1),
+    "optimizer": ConfiguredOptimizer,
     "scheduler": partial(_later, registry.schedulers, 2),
     "cache": partial(_dataclass, CacheConfig, "cache"),
     "xbm": XbmConfig.from_words,

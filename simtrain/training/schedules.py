@@ -57,6 +57,43 @@ def constant(optimizer: Optimizer, total_steps: int, warmup_rate: float | int = 
     return _after_warmup(optimizer, total_steps, warmup_rate, 0.0, lambda done: 1.0)
 
 
+@registry.schedulers.register_module()
+def step(
+    optimizer: Optimizer,
+    total_steps: int,
+    warmup_rate: float | int = 0.05,
+    decay_rate: float | int = 0.1,
+    n_drops: int = 2,
+) -> LambdaLR:
+    """Linear warm-up, then the base rate, which drops ``n_drops`` times, after equal parts of the steps.
+
+    Args:
+        optimizer: Whose learning rates are scaled.
+        total_steps: Optimizer steps of the whole run.
+        warmup_rate: Share of the steps in which the rate rises from near zero, in [0, 1).
+        decay_rate: What the rate is multiplied by at each drop, above 0 and below 1.
+        n_drops: How often it drops.
+
+    Raises:
+        ConfigError: An argument lies outside its range.
+
+    Example:
+        >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
+        >>> schedule = step(optimizer, total_steps=100, warmup_rate=0.1)
+        >>> [round(schedule.lr_lambdas[0](done), 3) for done in (0, 9, 39, 40, 69, 70, 99)]
+        [0.1, 1.0, 1.0, 0.1, 0.1, 0.01, 0.01]
+    """
+    if not 0 < decay_rate < 1 or n_drops < 1:
+        raise ConfigError(
+            f"decay_rate should be above 0 and below 1 and n_drops at least 1, got {decay_rate} and {n_drops}"
+        )
+
+    def drops(done: float) -> float | int:
+        return float(decay_rate) ** min(int(done * (n_drops + 1) + 1e-9), n_drops)
+
+    return _after_warmup(optimizer, total_steps, warmup_rate, 0.0, drops)
+
+
 def _after_warmup(
     optimizer: Optimizer,
     total_steps: int,

@@ -73,13 +73,17 @@ def check_result(results: Any, name: str) -> None:
         raise ContractError(f"{name} should return a dict, or a list of predictions, got {type(results).__name__}")
 
 
-def check_training_result(results: Any, name: str, needs_graph: bool = True) -> None:
+def check_training_result(results: Any, name: str, needs_graph: bool = True, raises: bool = True) -> bool:
     """Check what a training step returned, before anything is computed from it.
 
     Args:
         results: The step's result; None leaves the batch out.
         name: Name of the step for messages, such as ``"ToyModel.train_step"``.
         needs_graph: The loop is going to backpropagate ``loss``.
+        raises: A loss that is not finite is an error.
+
+    Returns:
+        Whether the loss, where it is to be backpropagated, is finite.
 
     Raises:
         ContractError: The result is no dict, has no ``loss``, or its ``loss`` is not a scalar tensor with a graph.
@@ -92,16 +96,16 @@ def check_training_result(results: Any, name: str, needs_graph: bool = True) -> 
         simtrain.errors.ContractError: ToyModel.train_step should return a dict with the key 'loss', got the keys ['accuracy']
     """  # noqa: E501 - the line of an error
     if results is None:
-        return
+        return True
     if not isinstance(results, Mapping):
         raise ContractError(
             f"{name} should return a dict with the key 'loss', got {type(results).__name__}; return {{'loss': value}}"
         )
     if not needs_graph:
-        return
+        return True
     if "loss" not in results:
         raise ContractError(f"{name} should return a dict with the key 'loss', got the keys {list(results)}")
-    check_loss(results["loss"], f"the loss of {name}")
+    return check_loss(results["loss"], f"the loss of {name}", raises)
 
 
 def figures(results: Any) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from simtrain.data.transfer import move_to
 from simtrain.errors import ConfigError, ContractError
 from simtrain.training.gradient_clipping import gradient_norm
 from simtrain.training.lightning_optim_wrapper import LightningOptimWrapper, step_schedule
+from simtrain.training.parameter_groups import regroup
 from simtrain.training.stages import TrainStage
 from simtrain.training.step_contract import (
     call_step,
@@ -52,6 +53,8 @@ class TrainerSteps(lightning.LightningModule):
         self._optim_wrapper: list[LightningOptimWrapper] | None = None
         self._collected: list[dict[str, Any]] | None = None
         self._in_test_step = False
+        #: Told of a training loss that is not finite, with its batch and number; gives what goes backward instead.
+        self.on_nonfinite_loss: Callable[[Tensor, Any, int], Tensor] | None = None
         #: What takes figures in place of :meth:`log`, while a loop that logs later is at work.
         self._log_later: Callable[..., None] | None = None
         # A train_step that asks for an optim_wrapper is one that updates the parameters.
@@ -66,7 +69,11 @@ class TrainerSteps(lightning.LightningModule):
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
         if not parameters:
             raise ConfigError(f"nothing can be trained: {type(self).__name__} has no parameters, or all are frozen")
-        return self.with_schedule(self._optimizer_of(parameters))
+        optimizer = self._optimizer_of(parameters)
+        groups = getattr(self.make_optimizer, "parameter_groups", None)
+        if groups:
+            regroup(optimizer, self.named_parameters(), groups)
+        return self.with_schedule(optimizer)
 
     def with_schedule(self, optimizer: Optimizer) -> Any:
         """An optimizer with the schedule of :attr:`make_scheduler`, in the form that Lightning takes.
@@ -135,16 +142,16 @@ class TrainerSteps(lightning.LightningModule):
             self._count_batches(batch_idx)
             offered["optim_wrapper"] = self._wrappers if len(self._wrappers) > 1 else self._wrappers[0]
         results = call_step(self.train_step, batch, **offered)
-        check_training_result(results, f"{type(self).__name__}.train_step", needs_graph=self.automatic_optimization)
+        backward = self._checked_result(results, batch, batch_idx)
         self._log_figures(results, batch, TrainStage.TRAIN)
         if not self.automatic_optimization:
             for wrapper in self._wrappers:
                 self._log_norm(wrapper.grad_norm)
             return None
-        if results is None:
+        if backward is None:
             return None
         share = self._share_of_window(batch_idx)
-        return results if share == 1.0 else {**results, "loss": results["loss"] * share}
+        return backward if share == 1.0 else {**backward, "loss": backward["loss"] * share}
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
         """Lightning's name of ``valid_step``; the scalars of a dict are logged as ``validation_<name>``."""
@@ -162,6 +169,14 @@ class TrainerSteps(lightning.LightningModule):
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Move the tensors of a batch, in any nesting."""
         return move_to(batch, device)
+
+    def _checked_result(self, results: Any, batch: Any, batch_idx: int) -> Any:
+        """What a training step returned, as it is to go backward."""
+        name, tell = f"{type(self).__name__}.train_step", self.on_nonfinite_loss
+        is_finite = check_training_result(results, name, self.automatic_optimization, raises=tell is None)
+        if is_finite or tell is None:
+            return results
+        return {**results, "loss": tell(results["loss"], batch, batch_idx)}
 
     def _log_figures(self, results: Any, batch: Any, stage: TrainStage) -> None:
         training = stage is TrainStage.TRAIN

@@ -150,6 +150,11 @@ def test_ruling_1_steps_of_every_form_get_what_they_name(step, expected):
     assert call_step(step, "batch", batch_idx=3, dataloader_idx=1) == expected
 
 
+# Tests of these are in tests/distributed and in the rooms' own folders.
+ELSEWHERE = ("wall_e-1", "wall_e-11", "wall_e-17", "wall_e-18", "wall_e-19", "wall_e-20", "wall_e-21", "wall_e-27")
+ELSEWHERE += ("002-15",)
+
+
 def test_every_number_has_a_test(request):
     marked = {
         number for item in request.session.items for mark in item.iter_markers("contract") for number in mark.args
@@ -157,7 +162,7 @@ def test_every_number_has_a_test(request):
     if len(marked) < 0.8 * len(NUMBERS):
         pytest.skip("only a part of the contract's tests was asked for")
     # Gradients between processes are tests/distributed.
-    assert marked >= set(NUMBERS) - {"001-9"}, sorted(set(NUMBERS) - marked)
+    assert marked >= set(NUMBERS) - {"001-9", *ELSEWHERE}, sorted(set(NUMBERS) - marked)
     assert marked <= set(NUMBERS), sorted(marked - set(NUMBERS))
 
 

@@ -1,0 +1,46 @@
+"""The loggers that a config asks for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from omegaconf import DictConfig
+
+from simtrain.config import plain
+from simtrain.errors import ConfigError, import_extra
+
+
+def config_loggers(cfg: DictConfig) -> list[Logger]:
+    """Lightning loggers as a config's sections ``log`` and ``wandb`` ask for them.
+
+    Args:
+        cfg: A config from :func:`simtrain.load_cfg`.
+
+    Raises:
+        ConfigError: They have no folder to write to.
+        MissingExtraError: A package that one of them needs is not installed.
+
+    Example:
+        >>> from simtrain import load_cfg
+        >>> cfg = load_cfg({"run_dir": "runs/one", "log": {"csv": True}})
+        >>> [type(one).__name__ for one in config_loggers(cfg)]
+        ['CSVLogger']
+    """
+    loggers: list[Logger] = []
+    if cfg.log.csv:
+        loggers.append(CSVLogger(_folder(cfg, "log.csv"), name="csv", version=""))
+    if cfg.log.tensorboard:
+        import_extra("tensorboard", "loggers")
+        loggers.append(TensorBoardLogger(_folder(cfg, "log.tensorboard"), name="tensorboard", version=""))
+    if cfg.wandb.enable:
+        import_extra("wandb", "loggers")
+        words = {"project": cfg.wandb.proj_name, "offline": cfg.wandb.offline, "tags": plain(cfg.wandb.tags)}
+        loggers.append(WandbLogger(save_dir=_folder(cfg, "wandb.enable"), config=plain(cfg), **words))
+    return loggers
+
+
+def _folder(cfg: DictConfig, key: str) -> Path:
+    if cfg.run_dir is None:
+        raise ConfigError(f"{key} writes into the run's folder: give the config a run_dir, such as runs/NAME")
+    return Path(cfg.run_dir)
