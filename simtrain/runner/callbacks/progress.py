@@ -149,7 +149,7 @@ def _bar(trainer: Any) -> Any:
     return bar
 
 
-def _place(trainer: Any) -> tuple[str, int, float | None]:
+def _place(trainer: Any) -> tuple[str, int, float | int | None]:
     """What a trainer is at, the batches of it that are done, and how many there are; None where nobody knows."""
     fits = trainer.state.fn == "fit"
     epoch = f"epoch {min(trainer.current_epoch + 1, trainer.max_epochs)}/{trainer.max_epochs}" if fits else ""
