@@ -32,7 +32,7 @@ def write_pairs(path: Path, query: str, document: str, n: int) -> None:
 
 def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     found = blocks("python")
-    assert len(found) == 5
+    assert len(found) == 6
     monkeypatch.chdir(tmp_path)
     write_pairs(tmp_path / "train.jsonl", "query", "document", 24)
     write_pairs(tmp_path / "test.jsonl", "query", "document", 8)
@@ -46,8 +46,10 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     exec(found[3], names)
     assert torch.isfinite(names["loss"])
     assert names["model"].num_trainable_parameters == 16 + 1
-    write_beir(judged(), tmp_path / "my_beir")
     exec(found[4], names)
+    assert re.findall(r"^epoch (\d): \d", capsys.readouterr().out, re.MULTILINE) == ["1", "2", "3"]
+    write_beir(judged(), tmp_path / "my_beir")
+    exec(found[5], names)
     assert names["report"]["n_queries"] == 100
     assert names["result"].n_queries == 6
     assert "my_beir" in capsys.readouterr().out
