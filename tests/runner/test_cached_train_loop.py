@@ -414,7 +414,7 @@ def test_a_loss_that_is_not_finite_is_refused_before_it_spoils_the_weights():
     for loop in ("trainer", "cached"):
         model = group_model(cache=CPU, loss=Spoiling())
         with pytest.raises(DataError, match=r"the loss of .*train_step is nan; no weight was changed"):
-            run(loop, lambda model=model: model, LOADERS["in order"])
+            run(loop, lambda model=model: model, LOADERS["in order"], training={"nonfinite_limit": None})
         weights.append([p.tolist() for p in model.model.head.parameters()])
         assert model._log_later is None
     assert weights[0] == weights[1]

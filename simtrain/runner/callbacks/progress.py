@@ -137,9 +137,10 @@ def _bar(trainer: Any) -> Any:
 
     class Live(Progress):
         def get_renderables(self) -> Any:
-            # Called by the drawing thread.
-            place, done, total = _place(trainer)
-            self.update(self.task_ids[0], description=place, completed=done, total=total)
+            # Called by the drawing thread, and once before there is anything to draw.
+            for task in self.task_ids:
+                place, done, total = _place(trainer)
+                self.update(task, description=place, completed=done, total=total)
             return super().get_renderables()
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
