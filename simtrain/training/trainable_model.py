@@ -227,7 +227,8 @@ class TrainableModel(EvaluatedEpochs):
 
     def on_train_epoch_start(self) -> None:
         """Embed what a :class:`~simtrain.data.HardClassSampler` of the training loader wants to know for the epoch."""
-        if self.trainer.reload_dataloaders_every_n_epochs:  # this epoch's loader may be another, of other items
+        trainer: Any = self.trainer
+        if trainer.reload_dataloaders_every_n_epochs:  # this epoch's loader may be another, of other items
             self._cached.open_for(self.trainer.train_dataloader, self.device, training=True)
         self._update_classes()
 
