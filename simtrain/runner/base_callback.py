@@ -53,6 +53,13 @@ class BaseCallBack:
     def on_exception(self, exception: BaseException) -> Any:
         """Called with what broke off a fit, which is raised again afterwards, ``KeyboardInterrupt`` included."""
 
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint is to keep of this callback, in tensors and plain values. Default: nothing."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with what :meth:`state_dict` gave, in a run that is resumed."""
+
     def before_fit(self) -> Any:
         """Called first."""
 

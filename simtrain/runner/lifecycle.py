@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning.pytorch.callbacks import Callback
 
+from simtrain.runner.base_callback import BaseCallBack
 from simtrain.runner.runner_base import RunnerBase
 from simtrain.training.class_update import goes_on_unannounced
 
@@ -59,6 +60,28 @@ class Lifecycle(Callback):
     def on_test_end(self, trainer: Any, pl_module: Any) -> None:
         """A test has ended."""
         self.runner.after_test()
+
+    @property
+    def state_key(self) -> str:
+        """One name, also where batches are told of."""
+        return "Lifecycle"
+
+    def state_dict(self) -> dict[str, Any]:
+        """The states of the runner's own callbacks, with the names of their classes."""
+        named = [[type(one).__name__, one.state_dict()] for one in self._keeping()]
+        return {"callbacks": named} if any(state for _, state in named) else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Hand them back, to callbacks of the same classes in the same order."""
+        waiting = list(self._keeping())
+        for name, state in state_dict["callbacks"]:
+            found = next((one for one in waiting if type(one).__name__ == name), None)
+            if found is not None:
+                waiting.remove(found)
+                found.load_state_dict(state)
+
+    def _keeping(self) -> list[BaseCallBack]:
+        return [one for one in self.runner.callbacks if isinstance(one, BaseCallBack)]
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Keep the exception: of a ``KeyboardInterrupt`` Lightning makes an exit of the program."""

@@ -28,6 +28,9 @@ class ResumableFitLoop(_FitLoop):
     what they save holds what Lightning leaves out: random numbers of each process, figures of the epoch that has begun,
     whether training was told to stop, and how the order of a loader that forgets it was drawn.
 
+    Random transforms that workers draw are begun anew in the middle of an epoch, where the loader remembers its
+    place: it starts its workers there, and not at the epoch's beginning.
+
     Checkpoints that are saved elsewhere are Lightning's, and are resumed as it does.
     """
 

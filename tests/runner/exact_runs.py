@@ -137,6 +137,7 @@ KINDS = {
     "plain": (Scorer, plain_loader, plain_valid_loader, {}),
     "plain workers": (Scorer, partial(plain_loader, num_workers=2), None, {}),
     "plain generator": (Scorer, generator_loader, None, {}),
+    "ranks": (partial(make_model, trainable=True), make_loader, valid_loader, {"gradient_accumulation": 2}),
     "updating": (Updating, plain_loader, plain_valid_loader, {"gradient_accumulation": 3}),
 }
 

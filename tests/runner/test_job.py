@@ -2,10 +2,12 @@ import json
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 
 from simtrain import SimilarityModel, fit, load_cfg
 from simtrain.data import load_label_names
-from simtrain.errors import ConfigError, DataError
+from simtrain.errors import CheckpointError, ConfigError, DataError
+from simtrain.runner.checkpoints.resume_source import resume_path
 
 
 @pytest.fixture
@@ -103,3 +105,38 @@ def test_triplets_train_from_a_file(tmp_path):
     cfg = group_job(tmp_path, kind="triplets") | {"loss": {"type": "MultipleNegativesRankingLoss"}}
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert fit(cfg).model_path.is_dir()
+
+
+class Leave(Callback):
+    """Breaks a job off in a step."""
+
+    def on_before_backward(self, trainer, module, loss):
+        if trainer.global_step == 9:
+            raise KeyboardInterrupt
+
+
+def test_a_job_that_was_stopped_goes_on_with_one_more_word(job, tmp_path):
+    words = ["training.epochs=3", "head.dropout=0.2", "checkpoint.step_interval=2"]
+    whole = fit(job, words)
+    left = {**job, "run_dir": str(tmp_path / "left")}
+    with pytest.raises(KeyboardInterrupt):
+        fit(left, words, callbacks=[Leave()])
+    assert not (tmp_path / "left" / "model").exists()
+    resumed = fit(left, [*words, "training.resume_from=auto"])
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name])
+    assert resumed.after.metrics == whole.after.metrics
+
+
+def test_a_job_that_begins_anew_puts_the_checkpoints_before_it_aside(job, tmp_path):
+    for seed in (1, 2):
+        fit(job, ["training.epochs=1", f"seed={seed}", "checkpoint.topk=0"])
+    names = {"epoch=1-step=7.ckpt", "last.ckpt"}
+    for folder in ("checkpoints", "checkpoints-previous"):
+        assert {file.name for file in (tmp_path / "run" / folder).iterdir()} == names
+    assert resume_path("auto", tmp_path / "run").parent.name == "checkpoints"
+
+
+def test_a_job_whose_folder_holds_no_run_cannot_be_resumed(job):
+    with pytest.raises(CheckpointError, match=r"there is no run to resume in .*check run_dir, or start"):
+        fit(job, ["training.resume_from=auto"])

@@ -100,8 +100,12 @@ class CheckpointCallback(Checkpoint):
             remove_drafts(self.folder)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Count from where the run begins."""
+        """Count from where the run begins; one that begins anew puts aside what another has left in the folder."""
         self._latest_step = trainer.global_step
+        if trainer.ckpt_path is None:
+            self.saved.load_state_dict([], [])
+            if trainer.is_global_zero:
+                self._put_aside()
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Take the monitored figures of this validation, for the checkpoint of these weights."""
@@ -189,6 +193,17 @@ class CheckpointCallback(Checkpoint):
                 self._scores[name] = float(figures[name])
             elif name not in self._of_validation and not self._is_default:
                 raise ConfigError(f"checkpoint.monitor {name!r} is not logged by this run; {nearest(name, figures)}")
+
+    def _put_aside(self) -> None:
+        files = list(self.folder.glob("*.ckpt"))
+        if not files:
+            return
+        previous = self.folder.with_name(f"{self.folder.name}-previous")
+        shutil.rmtree(previous, ignore_errors=True)
+        previous.mkdir()
+        for file in files:
+            os.replace(file, previous / file.name)
+        logger.warning("this run begins anew: the checkpoints of the run before it are in %s", previous)
 
     def _prove(self, file: Path) -> None:
         if self._is_proven:

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from simtrain.config import plain
 from simtrain.errors import CheckpointError, ConfigError
 from simtrain.runner.checkpoints.checkpoint_callback import CheckpointCallback
-from simtrain.runner.checkpoints.resume_source import AUTO, CHECKPOINTS, resume_path
+from simtrain.runner.checkpoints.resume_source import AUTO, CHECKPOINTS, check_begun, resume_path
 
 #: Settings of the section that are not the callback's.
 OWN = ("enable", "folder", "load_best")
@@ -54,13 +54,18 @@ def resumed_from(cfg: DictConfig) -> Path | None:
         return None
     if resume_from != AUTO:
         return resume_path(resume_from, Path())
-    return resume_path(AUTO, folder_of(cfg) if cfg.checkpoint.folder is not None else folder_of(cfg).parent)
+    return resume_path(AUTO, _searched(cfg))
 
 
 def check_resume(cfg: DictConfig) -> None:
     """Raise an error where ``training.resume_from`` names what is not there, or a folder that nobody has named."""
     resume_from = cfg.training.resume_from
     if resume_from == AUTO:
-        folder_of(cfg)
+        check_begun(_searched(cfg))
     if resume_from not in (None, AUTO) and not Path(resume_from).exists():
         raise CheckpointError(f"there is no checkpoint {resume_from!r} to resume from (training.resume_from)")
+
+
+def _searched(cfg: DictConfig) -> Path:
+    folder = folder_of(cfg)
+    return folder if cfg.checkpoint.folder is not None else folder.parent

@@ -42,13 +42,20 @@ def resume_path(resume_from: str, run_folder: Path) -> Path | None:
         logger.warning("%s; trying the checkpoint before it", problem)
     if files:
         raise CheckpointError(f"none of the {len(files)} checkpoints in {folder} is whole; start without resume_from")
-    if not _has_begun(folder):
+    check_begun(folder)
+    logger.warning("the run in %s was left before its first checkpoint: it begins anew", folder)
+    return None
+
+
+def check_begun(folder: Path) -> None:
+    """Raise a :class:`CheckpointError` where no run has ever begun in a folder."""
+    if checkpoint_files(folder):
+        return
+    if not any(True for pattern in (CHECKPOINTS, f"*/{CHECKPOINTS}") for _ in folder.glob(pattern)):
         raise CheckpointError(
             f"there is no run to resume in {str(folder)!r}: it has no folder {CHECKPOINTS!r}; check run_dir, or start "
             f"without training.resume_from"
         )
-    logger.warning("the run in %s was left before its first checkpoint: it begins anew", folder)
-    return None
 
 
 def checkpoint_files(folder: Path) -> list[Path]:
@@ -69,7 +76,3 @@ def _whole(file: Path) -> Path:
     if problem is not None:
         raise CheckpointError(f"cannot resume: {problem}")
     return file
-
-
-def _has_begun(folder: Path) -> bool:
-    return any(True for pattern in (CHECKPOINTS, f"*/{CHECKPOINTS}") for _ in folder.glob(pattern))

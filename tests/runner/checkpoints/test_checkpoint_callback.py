@@ -39,7 +39,7 @@ class Heads(Callback):
         self.seen.append({name: value.clone() for name, value in module.model.head.state_dict().items()})
 
 
-@pytest.mark.contract("002-15", "defect-21")
+@pytest.mark.contract("002-15", "wall_e-21")
 def test_002_15_the_best_are_kept_by_the_value_of_their_own_weights_and_the_last_is_of_the_last_epoch(tmp_path):
     heads = Heads()
     _, figures = train("cached", tmp_path, epochs=6, checkpoint={"topk": 2, "last": 1}, callbacks=[heads])
@@ -53,7 +53,7 @@ def test_002_15_the_best_are_kept_by_the_value_of_their_own_weights_and_the_last
             assert torch.equal(value, state["state_dict"][f"_model.head.{part}"])
 
 
-@pytest.mark.contract("002-15", "defect-8")
+@pytest.mark.contract("002-15", "wall_e-8")
 def test_002_15_saves_by_epoch_and_by_step_begin_and_repeat_as_told(tmp_path):
     by_epoch = {"begin_epoch": 2, "epoch_interval": 2, "last": None, "topk": 0}
     train("cached", tmp_path / "epoch", epochs=5, checkpoint=by_epoch)
@@ -126,7 +126,7 @@ class Break(Callback):
             raise self.error("in the middle")
 
 
-@pytest.mark.contract("002-15", "defect-24")
+@pytest.mark.contract("002-15", "wall_e-24")
 def test_002_15_an_exception_is_saved_and_comes_out_as_it_is(tmp_path, caplog):
     with caplog.at_level(logging.ERROR, logger="simtrain"):
         train("cached", tmp_path, checkpoint={}, callbacks=[Break(14)], expect=Left)
@@ -137,7 +137,7 @@ def test_002_15_an_exception_is_saved_and_comes_out_as_it_is(tmp_path, caplog):
     assert [file.name for file in checkpoint_files(tmp_path)] == ["epoch=1-step=10.ckpt"]
 
 
-@pytest.mark.contract("002-15", "defect-24")
+@pytest.mark.contract("002-15", "wall_e-24")
 def test_002_15_a_save_that_fails_does_not_hide_the_exception(tmp_path, caplog):
     class Broken(Break):
         def state_dict(self):
