@@ -22,16 +22,23 @@ class Leave(Callback):
             raise RuntimeError("left")
 
 
+class OwnNumbers(Callback):
+    """Each process draws random numbers of its own."""
+
+    def on_fit_start(self, trainer, module):
+        torch.manual_seed(100 + trainer.global_rank)
+
+
 def main(folder: Path) -> None:
     """Leave what each run came to in a file of this process."""
     warnings.simplefilter("ignore")
     words = {"devices": 2, "strategy": "ddp", "checkpoint": CHECKPOINT, "epochs": 2}
-    whole = train("ranks", folder / "whole", **words)
+    whole = train("ranks", folder / "whole", callbacks=[OwnNumbers()], **words)
     rank = torch.distributed.get_rank()
-    train("ranks", folder / "left", callbacks=[Leave()], expect=RuntimeError, **words)
+    train("ranks", folder / "left", callbacks=[OwnNumbers(), Leave()], expect=RuntimeError, **words)
     torch.distributed.barrier()
     lines = Lines()
-    resumed = train("ranks", folder / "left", lines=lines, resume_from="auto", **words)
+    resumed = train("ranks", folder / "left", lines=lines, callbacks=[OwnNumbers()], resume_from="auto", **words)
     results = {"whole": whole[0].state_dict(), "resumed": resumed[0].state_dict()}
     torch.save({**results, "lines": [list(whole[1].items()), list(lines.figures.items())]}, folder / f"{rank}.pt")
 

@@ -81,7 +81,7 @@ def run(kind: str, folder: Path, callbacks=(), **words) -> None:
     torch.save(model.state_dict(), folder / "result.pt")
 
 
-def killed(kind: str, folder: Path, moment: str, dice: random.Random) -> int:
+def killed(kind: str, folder: Path, moment: str, dice: random.Random, seconds: float) -> int:
     """Kill a run and resume it until it ends; how often it was killed."""
     kills = 0
     while True:
@@ -90,7 +90,7 @@ def killed(kind: str, folder: Path, moment: str, dice: random.Random) -> int:
         resume_from = "auto" if (folder / "checkpoints").is_dir() else None
         process = forked(partial(run, kind, folder, callbacks, checkpoint=CHECKPOINT, resume_from=resume_from))
         if moment == "clock" and kills < MOST_KILLS:
-            time.sleep(dice.uniform(0.05, 0.6))
+            time.sleep(dice.uniform(0.1, 0.7) * seconds)
             os.kill(process, signal.SIGKILL)
         code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
         if code == 0:
@@ -102,15 +102,17 @@ def killed(kind: str, folder: Path, moment: str, dice: random.Random) -> int:
 
 def main(folder: Path, words: list[str]) -> None:
     """Run each kind once in peace, and once for each moment with kills."""
-    dice = random.Random(len(words))
+    dice, seconds = random.Random(len(words)), {}
     for word in words:
         kind, moment = word.split(":")
         for name in ("whole", word):
             (folder / name / kind).mkdir(parents=True, exist_ok=True)
         if not (folder / "whole" / kind / "result.pt").exists():
+            start = time.perf_counter()
             process = forked(partial(run, kind, folder / "whole" / kind))
             assert os.waitpid(process, 0)[1] == 0
-        kills = killed(kind, folder / word / kind, moment, dice)
+            seconds[kind] = time.perf_counter() - start
+        kills = killed(kind, folder / word / kind, moment, dice, seconds[kind])
         (folder / word / kind / "kills").write_text(str(kills))
 
 
