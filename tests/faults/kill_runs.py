@@ -85,7 +85,11 @@ def killed(kind: str, folder: Path, moment: str, dice: random.Random, seconds: f
     """Kill a run and resume it until it ends; how often it was killed."""
     kills = 0
     while True:
-        callbacks = [Killer(moment, dice.randint(1, 9))] if moment != "clock" and kills < MOST_KILLS else []
+        callbacks = (
+            [Killer(moment, 1 if moment == "end" else dice.randint(1, 9))]
+            if moment != "clock" and kills < MOST_KILLS
+            else []
+        )
         # Before its first checkpoint there is nothing to go on from.
         resume_from = "auto" if (folder / "checkpoints").is_dir() else None
         process = forked(partial(run, kind, folder, callbacks, checkpoint=CHECKPOINT, resume_from=resume_from))
