@@ -16,6 +16,7 @@ from simtrain.data import SimilarityGroupSample
 from simtrain.encoders import NgramEncoder
 from simtrain.evaluation import JudgedSearch, Qrels, search_run, write_beir, write_qrels, write_run
 from simtrain.heads import EmptyHead
+from simtrain.runner.sweep import load_sweep
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -98,10 +99,19 @@ def test_the_config_of_the_readme_is_accepted():
     assert model.train_step([SimilarityGroupSample(torch.randn(4), i % 2) for i in range(8)])["loss"] > 0
 
 
+def test_the_sweep_of_the_readme_is_accepted():
+    [block] = [block for block in blocks("") if "param_space:" in block]
+    job = OmegaConf.to_container(OmegaConf.create(blocks("yaml")[0]))
+    job["data"]["valid"] = "valid.csv"
+    sweep = load_sweep({**OmegaConf.to_container(OmegaConf.create(block)), "config": job})
+    assert [param.key for param in sweep.space.params] == ["optimizer.lr", "loss.scale"]
+
+
 def test_the_commands_of_the_readme_exist():
     used = {word for block in blocks("") for word in re.findall(r"^\$? ?simtrain (\w+)", block, re.MULTILINE)}
     assert {"train", "evaluate", "index", "search", "encode"} <= used
-    assert used <= {command.callback.__name__ for command in app.registered_commands}
+    commands = {command.callback.__name__ for command in app.registered_commands}
+    assert used <= commands | {group.typer_instance.info.name for group in app.registered_groups}
 
 
 @pytest.mark.parametrize("script", re.findall(r"`(benchmarks/[\w/]+\.py)", README))

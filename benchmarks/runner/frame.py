@@ -119,8 +119,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=RESULTS)
     args = parser.parse_args()
     warnings.simplefilter("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.ERROR)
+    logging.getLogger("lightning").setLevel(logging.ERROR)
     torch.set_num_threads(1)
     rounds, rows = (3, 64) if args.quick else (9, 200)
     found = []

@@ -52,9 +52,13 @@ def main() -> None:
     logging.getLogger("simtrain").addHandler(handler)
     logging.getLogger("simtrain").setLevel(logging.INFO)
     try:
-        app()
+        app(prog_name="simtrain")
     except KeyboardInterrupt:
         _end("interrupted", EXIT_INTERRUPTED)
+    except SystemExit as end:
+        if end.code == EXIT_INTERRUPTED:  # typer has made it of a KeyboardInterrupt, and says nothing
+            _end("interrupted", EXIT_INTERRUPTED)
+        raise
     except (SimtrainError, *_PATH_ERRORS) as error:
         _end(str(error), EXIT_BAD_INPUT)
     except OSError as error:

@@ -39,6 +39,7 @@ EXTRAS = (
     Extra("index", "search indexes: simtrain index and search", ("qdrant-client",)),
     Extra("lora", "LoRA adapters in encoders", ("peft",)),
     Extra("sweep", "simtrain sweep", ("optuna",)),
+    Extra("loggers", "TensorBoard and Weights & Biases", ("tensorboard", "wandb")),
     Extra("report", "plots of metrics and parameters", ("matplotlib",)),
     Extra("viz", "drawings of a model's architecture", ("torchview", "graphviz", "wasmtime", "resvg-py")),
     Extra("bench", "MTEB, and other libraries' figures beside ours", ("mteb", "ir-measures", "pytrec-eval-terrier")),

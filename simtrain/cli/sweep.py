@@ -25,7 +25,7 @@ def sweep(
         result = run_sweep(file, overrides or [])
         end = f"no trial of {len(result.trials)} went well"
         if result.best is not None:
-            end = f"best: trial {result.best.number}; train it with: simtrain train {result.best_config}"
+            end = f"best: {result.best.run_dir}/model; to train it again: simtrain train {result.best_config}"
         answer(result.as_dict(), f"{result.table()}\n{end}")
     if result.best is None:
         raise typer.Exit(EXIT_NONE_WENT_WELL)

@@ -29,7 +29,15 @@ def merge(given: Mapping[str, Any], schema: type = Config) -> tuple[DictConfig, 
         The config with all fields of the schema, and an error for each value that does not fit; in the place of that
         one stands its default.
     """
-    errors: list[ConfigError] = []
+    sections = {name: value for name, value in given.items() if name in section_docs(schema)}
+    # A section whose lines are all commented out is null in YAML.
+    odd = {name: value for name, value in sections.items() if not isinstance(value, Mapping)}
+    given = {name: value for name, value in given.items() if name not in odd}
+    errors = [
+        ConfigError(f"the config's section {name!r} should hold keys and values, got {value!r}")
+        for name, value in odd.items()
+        if value is not None
+    ]
     while True:
         try:
             return _merged(given, schema), errors

@@ -33,6 +33,7 @@ class SweepConfig:
         sampler: ``tpe`` learns from what was tried, ``random`` does not.
         pruner: ``{type: …}`` of what ends hopeless trials, with the settings of Optuna's pruner of that kind:
             ``median``, ``asha``, ``hyperband``, ``percentile``, ``threshold``; null for none. Steps are validations.
+        keep: Whose models and checkpoints stay: ``best``, that of the best trial, or ``all``.
         storage: URL of a database that several machines share; null keeps one in the folder.
     """
 
@@ -45,6 +46,7 @@ class SweepConfig:
     seed: int = limited(0, Within(0, 2**32 - 1))
     sampler: str = limited("tpe", OneOf(("tpe", "random")))
     pruner: dict[str, Any] | None = field(default_factory=lambda: {"type": "median"})
+    keep: str = limited("best", OneOf(("best", "all")))
     storage: str | None = None
 
 

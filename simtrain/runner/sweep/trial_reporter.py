@@ -39,7 +39,8 @@ class TrialReporter(Callback):
         self.value = float(figures[self._metric])
         self.validations += 1
         if math.isfinite(self.value):
-            self._trial.report(self.value, self.validations)
+            # Counted from 0, as Optuna does: n_warmup_steps is the number of validations that end nothing.
+            self._trial.report(self.value, self.validations - 1)
         if not math.isfinite(self.value) or self._trial.should_prune():
             self.pruned = True
             trainer.should_stop = True

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,92 +13,19 @@ import torch
 from omegaconf import OmegaConf
 
 from simtrain.errors import SimtrainError
-from simtrain.evaluation.table import markdown_table
 from simtrain.evaluation.text_files import draft
 from simtrain.runner.job import fit
+from simtrain.runner.sweep.result import BEST_CONFIG, SweepResult, TrialResult, figure
 from simtrain.runner.sweep.study import Study
 from simtrain.runner.sweep.sweep_config import Sweep, load_sweep
 from simtrain.runner.sweep.trial_reporter import TrialReporter
 
-BEST_CONFIG = "best.yaml"
+# What of a trial's folder takes space.
+_LARGE = ("model", "checkpoints")
 # So many trials that fail one after the other, with none that went well, are not bad luck.
 _HOPELESS = 3
 
 logger = logging.getLogger("simtrain")
-
-
-@dataclass(frozen=True)
-class TrialResult:
-    """What one trial came to.
-
-    Attributes:
-        number: Its number.
-        state: ``complete``, ``pruned``, ``failed``, ``cut off`` (its process died; it was tried again) or ``running``.
-        value: The figure of its last validation; None without one.
-        params: Key → value.
-        run_dir: Its run folder.
-        validations: How many validations it had.
-        seconds: How long it took; None where that is not known.
-        fault: Why it failed; empty if it did not.
-    """
-
-    number: int
-    state: str
-    value: float | None
-    params: dict[str, Any]
-    run_dir: str
-    validations: int = 0
-    seconds: float | None = None
-    fault: str = ""
-
-
-@dataclass(frozen=True)
-class SweepResult:
-    """What a sweep came to.
-
-    Attributes:
-        run_dir: Its folder.
-        metric: The figure it goes by.
-        mode: ``min`` or ``max``.
-        trials: All trials, in order.
-        best: The best of those that are complete; None without one.
-    """
-
-    run_dir: Path
-    metric: str
-    mode: str
-    trials: list[TrialResult] = field(repr=False)
-    best: TrialResult | None
-
-    @property
-    def best_config(self) -> Path | None:
-        """File of the job's config with the best values; None where no trial went well."""
-        return None if self.best is None else self.run_dir / BEST_CONFIG
-
-    def as_dict(self) -> dict[str, Any]:
-        """The same as JSON values."""
-        return {
-            "run_dir": str(self.run_dir),
-            "metric": self.metric,
-            "mode": self.mode,
-            "best": self.best and asdict(self.best),
-            "best_config": self.best and str(self.best_config),
-            "trials": [asdict(trial) for trial in self.trials],
-        }
-
-    def table(self) -> str:
-        """Markdown table with a line for each trial, the best first."""
-        keys = list(dict.fromkeys(key for trial in self.trials for key in trial.params))
-        order = sorted(self.trials, key=self._place)
-        rows = [[_cell(one) for one in (trial.number, trial.state, trial.value, trial.validations)] for trial in order]
-        for row, trial in zip(rows, order, strict=True):
-            row += [_cell(trial.params.get(key)) for key in keys]
-        return markdown_table(["trial", "state", self.metric, "validations", *keys], rows)
-
-    def _place(self, trial: TrialResult) -> tuple[int, float, int]:
-        sign = 1 if self.mode == "min" else -1
-        rank = ("complete", "pruned").index(trial.state) if trial.state in ("complete", "pruned") else 2
-        return rank, sign * (trial.value if trial.value is not None else 0.0), trial.number
 
 
 def sweep(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> SweepResult:
@@ -132,6 +59,7 @@ def sweep(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ())
         result = _result(asked, study)
         _tell_progress(result, study.total, trial.number)
         _write_best(asked, result)
+        _tidy_up(asked, result)
         if error is not None and failed >= min(_HOPELESS, study.total) and result.best is None:
             raise error
     result = _result(asked, study)
@@ -187,9 +115,9 @@ def _trial_result(asked: Sweep, study: Study, trial: Any) -> TrialResult:
 def _tell_progress(result: SweepResult, total: int, number: int) -> None:
     trial = next(one for one in result.trials if one.number == number)
     done = sum(one.state in ("complete", "pruned", "failed") for one in result.trials)
-    params = ", ".join(f"{key}={_cell(value)}" for key, value in trial.params.items())
-    best = "" if result.best is None else f"; best: {_cell(result.best.value)} (trial {result.best.number})"
-    what = trial.fault or f"{result.metric} {_cell(trial.value)}"
+    params = ", ".join(f"{key}={figure(value)}" for key, value in trial.params.items())
+    best = "" if result.best is None else f"; best: {figure(result.best.value)} (trial {result.best.number})"
+    what = trial.fault or f"{result.metric} {figure(trial.value)}"
     logger.info("%d of %d: trial %d %s, %s, %s%s", done, total, number, trial.state, what, params, best)
 
 
@@ -202,5 +130,10 @@ def _write_best(asked: Sweep, result: SweepResult) -> None:
         file.write(OmegaConf.to_yaml(cfg, resolve=True))
 
 
-def _cell(value: Any) -> str:
-    return "-" if value is None else f"{value:.5g}" if isinstance(value, float) else str(value)
+def _tidy_up(asked: Sweep, result: SweepResult) -> None:
+    if asked.cfg.keep == "all":
+        return
+    for trial in result.trials:
+        if trial.state in ("complete", "pruned", "failed") and trial != result.best:
+            for name in _LARGE:
+                shutil.rmtree(Path(trial.run_dir, name), ignore_errors=True)
