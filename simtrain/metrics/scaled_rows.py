@@ -8,7 +8,7 @@ from torch import Tensor
 
 from simtrain.metrics.vectors import chunks, unit_rows
 
-# One factor brings a row to unit length where its length lies in this range; beyond it the factor would lose digits.
+# A row is divided by its length where this lies in the range; beyond it the length would lose digits.
 SHORTEST, LONGEST = 1e-30, 1e30
 
 
@@ -28,22 +28,23 @@ class ScaledRows:
 
     def __init__(self, vectors: Float[Tensor, "rows dim"], unit: bool) -> None:
         self._vectors = vectors
-        self._factor: Tensor | None = None
+        self._lengths: Tensor | None = None
         if unit:
             lengths = _lengths(vectors)
             if bool(((lengths > 0) & ((lengths < SHORTEST) | (lengths > LONGEST))).any()):
                 self._vectors = unit_rows(vectors)
             else:
-                self._factor = lengths.where(lengths > 0, 1.0).reciprocal()[:, None]
+                self._lengths = lengths.where(lengths > 0, 1.0)[:, None]
 
     def __len__(self) -> int:
         return len(self._vectors)
 
     def __getitem__(self, rows: slice | Int64[Tensor, " some"]) -> Float[Tensor, "some dim"]:
+        # Divided, not multiplied by the inverse: rows with a single entry are then one exactly, and tie.
         if isinstance(rows, Tensor):
             some = self._vectors.index_select(0, rows)
-            return some if self._factor is None else some.mul_(self._factor.index_select(0, rows))
-        return self._vectors[rows] if self._factor is None else self._vectors[rows] * self._factor[rows]
+            return some if self._lengths is None else some.div_(self._lengths.index_select(0, rows))
+        return self._vectors[rows] if self._lengths is None else self._vectors[rows] / self._lengths[rows]
 
     @property
     def dtype(self) -> torch.dtype:

@@ -8,7 +8,11 @@ from typing import Any
 from simtrain.errors import ConfigError
 from simtrain.models.card_table import markdown_table, plain
 
-_TITLES = {"n_queries": "queries", "n_gallery": "items searched"}
+_TITLES = {
+    "n_queries": "queries",
+    "n_gallery": "items searched",
+    "n_queries_without_match": "queries without a match",
+}
 
 Figures = dict[str, str]
 

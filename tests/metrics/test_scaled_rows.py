@@ -37,3 +37,10 @@ def test_vectors_are_neither_copied_nor_changed():
     assert torch.equal(vectors, before)
     plain = ScaledRows(vectors, unit=False)
     assert torch.equal(plain[torch.tensor([1])], before[1:2])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rows_with_a_single_entry_are_equal_whatever_its_size(dtype):
+    sizes = torch.rand(500, generator=torch.Generator().manual_seed(3), dtype=dtype) + 1e-3
+    rows = ScaledRows(sizes[:, None] * torch.eye(4, dtype=dtype)[2], unit=True)[0:500]
+    assert torch.equal(rows, torch.eye(4, dtype=dtype)[2].expand(500, -1))

@@ -137,7 +137,8 @@ def test_results_stand_side_by_side_with_their_intervals() -> None:
         text = card_of(precomputed(), {"metrics": given})
         table = tables_in(text)[1]
         assert table[:2] == [title, ["mrr", *[row] * (len(title) - 1)]]
-        assert table[-2:] == [["queries", *["6"] * (len(title) - 1)], ["items searched", *["6"] * (len(title) - 1)]]
+        counts = {"queries": "6", "queries without a match": "0", "items searched": "6"}
+        assert table[-3:] == [[name, *[count] * (len(title) - 1)] for name, count in counts.items()]
         assert "In brackets: the 95% interval of the figure before them." in text
 
 
