@@ -61,8 +61,7 @@ class Runner(LoopSupport):
         test_evaluator: One that measures each test.
         optimizer: The optimizer. Default: the model's own, or else the config's (by default AdamW).
         cfg: A config whose section ``training`` says how to run (devices, precision, gradient accumulation and
-            clipping, averaging of weights, progress bar, loop), beside ``optimizer`` and ``scheduler``; default: the
-            schema's defaults.
+            clipping, averaging of weights, loop), beside ``optimizer`` and ``scheduler``; default: the schema's.
         callbacks: :class:`~simtrain.BaseCallBack` and Lightning callbacks, used beside the runner's own.
         logger: Lightning loggers; None logs nowhere.
 
@@ -129,8 +128,7 @@ class Runner(LoopSupport):
         self.loaders = {"train": train_data_loader, "valid": valid_data_loader, "test": test_data_loader}
         self.train_loop, self.valid_loop, self.test_loop = train_loop, valid_loop, test_loop
         self.train_evaluator, self.valid_evaluator = train_evaluator, valid_evaluator
-        self.test_evaluator = test_evaluator
-        self.optimizer = optimizer
+        self.test_evaluator, self.optimizer = test_evaluator, optimizer
         self.loggers = [*_listed(logger), *config_loggers(self.cfg)]
         check_model(model)
         check_epochs(self.epochs)

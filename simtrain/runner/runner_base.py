@@ -145,12 +145,7 @@ class RunnerBase:
         given = [callback for callback in listed if callback is not None]
         for callback in given:
             if not isinstance(callback, self.callback_kinds):
-                kinds = " or ".join(
-                    f"a {kind.__module__.split('.')[0]} {kind.__name__}" for kind in self.callback_kinds
-                )
-                named = callback.__name__ if isinstance(callback, type) else type(callback).__name__
-                hint = "; give an object of the class, not the class itself" if isinstance(callback, type) else ""
-                raise ContractError(f"a callback should be {kinds}, got {named}{hint}")
+                raise ContractError(_no_callback(callback, self.callback_kinds))
         return given
 
 
