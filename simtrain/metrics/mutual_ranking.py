@@ -77,11 +77,11 @@ def rank_mutually(
                 ranked, missing = search.ranked(at)
                 unsure.append(missing)
                 yield ranked
-    rest = torch.cat(unsure)
+    rest = torch.cat(unsure).sort().values
     if len(rest):
-        yield from rank(
-            similarities, relevance, exclusion, depth=depth, queries=rest.sort().values, memory_budget=memory_budget
-        )
+        # They are few, and what was kept till now may not be given back to the system yet.
+        room = max(memory_budget // 8, 1)
+        yield from rank(similarities, relevance, exclusion, depth=depth, queries=rest, memory_budget=room)
 
 
 class _Search:

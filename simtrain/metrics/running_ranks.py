@@ -77,7 +77,7 @@ class RunningRanks:
             maxima = None
             if not self._seen:
                 maxima = fold_maxima(scores, by_columns)
-                self._raise(self._first_guess(maxima[: len(self._kept)]))
+                self._raise(self._first_guess(maxima[: len(self._kept)]), self._kept[:, :0])
             self._seen += 1
             self._count(scores, scratch, by_columns)
             # Of well-trained embeddings, no score of most squares reaches any bound.
@@ -86,7 +86,7 @@ class RunningRanks:
             maxima = fold_maxima(scores, by_columns) if maxima is None else maxima
             self._keep(*hot_scores(scores, maxima, self._bound, by_columns))
             if self._filled and self._seen >= GROWTH * self._settled:
-                self._settle()
+                self._settle(self._kept[:, : self._filled])
 
     def finish(self) -> tuple[Bool[Tensor, "rows depth"], Int64[Tensor, " rows"], Bool[Tensor, " rows"]]:
         """Tell the ranks once all squares have been seen.
@@ -130,20 +130,21 @@ class RunningRanks:
         reached: Array = np.partition(both, place, axis=1)[:, place]
         return reached
 
-    def _raise(self, lowest: Array) -> None:
-        """Nothing below ``lowest`` is wanted any more."""
+    def _raise(self, lowest: Array, kept: Array) -> None:
+        """Nothing below ``lowest`` is wanted any more; ``kept`` is all that was."""
         new = (self._best < lowest) & ~self._counting & ~self._none
-        kept, best = torch.from_numpy(self._kept[new, : self._filled]), torch.from_numpy(self._best[new, None])
-        self._above[new], self._equal[new] = (kept > best).sum(dim=1), torch.eq(kept, best).sum(dim=1)
+        others, best = torch.from_numpy(kept[new]), torch.from_numpy(self._best[new, None])
+        self._above[new], self._equal[new] = (others > best).sum(dim=1), torch.eq(others, best).sum(dim=1)
         self._counting |= new
-        self._kept[self._counting] = -np.inf
         np.maximum(self._guess, lowest, out=self._guess)
         wanted = np.maximum(self._guess, self._worst)
         self._bound[: len(wanted), 0] = np.where(self._counting | self._none, np.inf, wanted)
 
-    def _settle(self) -> None:
-        ascending, depth = np.sort(self._kept[:, : self._filled], axis=1), self._depth
-        self._raise(np.maximum(self._reached(ascending[:, -depth:]), self._guessed(ascending, self._seen)))
+    def _settle(self, kept: Array) -> None:
+        """Raise the bounds by what is kept, and go on with as much of it as is still wanted."""
+        ascending, depth = np.sort(kept, axis=1), self._depth
+        lowest = np.maximum(self._reached(ascending[:, -depth:]), self._guessed(ascending, self._seen))
+        self._raise(lowest, ascending)
         wanted = int((ascending >= self._bound[: len(ascending)]).sum(axis=1).max())
         self._filled = min(wanted, depth)
         self._kept[:, self._filled :] = -np.inf
@@ -155,16 +156,16 @@ class RunningRanks:
         if not len(rows):
             return
         counts = np.bincount(rows, minlength=len(self._kept))
-        place = np.arange(len(rows)) - (counts.cumsum() - counts)[rows]
-        width = int(counts.max())
-        missing = self._filled + width - self._kept.shape[1]
-        if missing > 0:
-            self._kept = np.pad(self._kept, ((0, 0), (0, missing)), constant_values=-np.inf)
-        self._kept[rows, self._filled + place] = scores
-        self._filled += width
-        if missing > 0:
-            self._settle()
-            self._kept = self._kept[:, : self._capacity].copy()
+        place = self._filled + np.arange(len(rows)) - (counts.cumsum() - counts)[rows]
+        filled = self._filled + int(counts.max())
+        if filled <= self._capacity:
+            self._kept[rows, place] = scores
+            self._filled = filled
+            return
+        wide = np.full((len(self._kept), filled), -np.inf, self._kept.dtype)
+        wide[:, : self._filled] = self._kept[:, : self._filled]
+        wide[rows, place] = scores
+        self._settle(wide)
 
     def _count(self, scores: Tensor, scratch: Tensor, by_columns: bool) -> None:
         counted = torch.from_numpy(self._counting.nonzero()[0])
