@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     print(f"{arguments.queries:,} queries, dim {DIM}, {PER_CLASS} relevant items a query")
-    print("| gallery | seconds | x chunked product | MB beside the embeddings (copies of unit length included) |")
+    print("| gallery | seconds | x chunked product | MB beside the embeddings |")
     print("|---|---|---|---|")
     rows, context = [], multiprocessing.get_context("spawn")
     for n_gallery in arguments.galleries:
