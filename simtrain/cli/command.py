@@ -4,7 +4,7 @@ Every part imports what it needs when it runs, so that ``simtrain --help`` answe
 
 Exit codes: 0 done; 1 something unexpected broke (with a traceback), a check found what it looks for, or the machine
 refused (a full disk); 2 the input is wrong (arguments, config, data, a folder): one sentence on stderr; 130 it was
-interrupted.
+interrupted; 143 it was ended by SIGTERM.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from simtrain.errors import SimtrainError
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 # A path that the user gave, or what is there, is wrong; other errors of the system are the machine's.
 _PATH_ERRORS = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
 
@@ -58,6 +59,8 @@ def main() -> None:
     except SystemExit as end:
         if end.code == EXIT_INTERRUPTED:  # typer has made it of a KeyboardInterrupt, and says nothing
             _end("interrupted", EXIT_INTERRUPTED)
+        if end.code == EXIT_TERMINATED:
+            _end("ended by SIGTERM", EXIT_TERMINATED)
         raise
     except (SimtrainError, *_PATH_ERRORS) as error:
         _end(str(error), EXIT_BAD_INPUT)

@@ -91,11 +91,6 @@ def _check_part(key: str, room: registry.Registry, settings: dict[str, Any], pos
         raise
 
 
-def _of_itself(key: str, part: Any) -> Any:
-    # Groups of parameters are made once there is a model.
-    return {word: value for word, value in part.items() if (key, word) != ("optimizer", "parameter_groups")}
-
-
 def _metric_of(evaluator: Any) -> Any:
     words = dict(evaluator) if isinstance(evaluator, dict) else {}
     return {word: value for word, value in words.items() if word not in _EVALUATOR_WORDS} or evaluator

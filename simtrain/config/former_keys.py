@@ -21,7 +21,7 @@ FORMER_KEYS: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "scheduler.max_lr": (("optimizer.lr",), "a schedule starts from the optimizer's rate"),
     "scheduler.warmup_start_lr": (("scheduler.warmup_rate",), "the warm-up rises from near zero to optimizer.lr"),
-    "scheduler.decay_rate": (("scheduler.end_rate",), "write the share of optimizer.lr that is left at the end"),
+    "scheduler.decay_rate": ((), "step is the schedule with it: write scheduler: {type: step, decay_rate: 0.9}"),
     "training.ds_config": (("training.strategy",), "write training.strategy: deepspeed_stage_2"),
     "training.is_sweep": ((), "leave it out: simtrain sweep SWEEP.yaml runs the trials"),
     "training.fp16": (("training.precision",), "write training.precision: 16-mixed"),

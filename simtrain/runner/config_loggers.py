@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from omegaconf import DictConfig
 
 from simtrain.config import plain
 from simtrain.errors import ConfigError, import_extra
+from simtrain.runner.run_csv_logger import RunCSVLogger
 
 
 def config_loggers(cfg: DictConfig) -> list[Logger]:
@@ -25,11 +26,11 @@ def config_loggers(cfg: DictConfig) -> list[Logger]:
         >>> from simtrain import load_cfg
         >>> cfg = load_cfg({"run_dir": "runs/one", "log": {"csv": True}})
         >>> [type(one).__name__ for one in config_loggers(cfg)]
-        ['CSVLogger']
+        ['RunCSVLogger']
     """
     loggers: list[Logger] = []
     if cfg.log.csv:
-        loggers.append(CSVLogger(_folder(cfg, "log.csv"), name="csv", version=""))
+        loggers.append(RunCSVLogger(_folder(cfg, "log.csv") / "csv"))
     if cfg.log.tensorboard:
         import_extra("tensorboard", "loggers")
         loggers.append(TensorBoardLogger(_folder(cfg, "log.tensorboard"), name="tensorboard", version=""))

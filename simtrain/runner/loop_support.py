@@ -27,6 +27,7 @@ from simtrain.runner.lifecycle import BatchLifecycle, Lifecycle
 from simtrain.runner.lightning_trainer import lightning_trainer
 from simtrain.runner.process_loaders import for_process
 from simtrain.runner.quiet_lightning import quiet_lightning
+from simtrain.runner.run_csv_logger import KeptRows, RunCSVLogger
 from simtrain.runner.runner_base import RunnerBase
 from simtrain.runner.runner_state import RunnerState
 from simtrain.runner.stage_evaluators import StageEvaluators
@@ -112,7 +113,8 @@ class LoopSupport(RunnerBase):
         evaluators = [self.stage_evaluators] if self.stage_evaluators.evaluators else []
         limit = self.cfg.training.nonfinite_limit
         guard = [] if limit is None else [NonfiniteGuard(limit)]
-        return [*guard, *averaging, *evaluators, *([] if self.checkpoints is None else [self.checkpoints])]
+        rows = [KeptRows(one) for one in self.loggers if isinstance(one, RunCSVLogger)]
+        return [*guard, *averaging, *evaluators, *rows, *([] if self.checkpoints is None else [self.checkpoints])]
 
     def _due_evaluations(self) -> DueEvaluations:
         training = self.cfg.training

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import Any
 
+import lightning
+from lightning.pytorch.loops.evaluation_loop import _EvaluationLoop
+from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from simtrain.runner.due_evaluations import due_of
 from simtrain.runner.triggered_epoch_loop import TriggeredEpochLoop
+
+
+class _WholeValidation(_EvaluationLoop):
+    """Lightning's loop, which SIGTERM does not break off: in the middle of a validation a run cannot be saved."""
+
+    def _evaluation_step(self, *args: Any, **kwargs: Any) -> None:
+        # Raised after all that belongs to the batch is done; it comes again where the validation is over.
+        with suppress(SIGTERMException):
+            super()._evaluation_step(*args, **kwargs)
 
 
 class ResumableEpochLoop(TriggeredEpochLoop):
@@ -17,6 +30,12 @@ class ResumableEpochLoop(TriggeredEpochLoop):
     A batch is over when its validation is, and its figures are logged: only then can the run be saved exactly. The last
     batch of an epoch is over with the epoch.
     """
+
+    def __init__(self, trainer: lightning.Trainer, min_steps: int | None, max_steps: int) -> None:
+        super().__init__(trainer, min_steps, max_steps)
+        self.val_loop = _WholeValidation(
+            trainer, TrainerFn.FITTING, RunningStage.VALIDATING, verbose=False, inference_mode=False
+        )
 
     def reset(self) -> None:
         """As Lightning does; from a place between two batches the counters go on as they are."""

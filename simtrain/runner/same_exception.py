@@ -8,12 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
 from simtrain.runner.lifecycle import Lifecycle
 
 
 @contextmanager
 def same_exception(lifecycle: Lifecycle) -> Iterator[None]:
     """Raise a ``KeyboardInterrupt`` as itself, where Lightning exits the program, and leave Ctrl+C as it was.
+
+    What Lightning raises on SIGTERM exits with the code that shells have for it, and not with that of success.
 
     Args:
         lifecycle: The callback that a trainer tells of exceptions.
@@ -22,6 +26,9 @@ def same_exception(lifecycle: Lifecycle) -> Iterator[None]:
     is_exit = False
     try:
         yield
+    except SIGTERMException as error:
+        error.code = 128 + signal.SIGTERM
+        raise
     except SystemExit:
         is_exit = isinstance(lifecycle.exception, KeyboardInterrupt)
         if not is_exit:

@@ -308,7 +308,9 @@ def test_options_of_the_trainer(monkeypatch, more):
 )
 def test_validation_by_epochs_and_batches(training):
     valid = partial(loader_of, "groups", batch_size=11)
-    assert_same(groups(), LOADERS["shuffled"], valid=valid, epochs=3, training=training)
+    # Where each batch is validated, there is no lean step to take.
+    lean = training.get("valid_interval_iter") != 1
+    assert_same(groups(), LOADERS["shuffled"], lean=lean, valid=valid, epochs=3, training=training)
 
 
 def test_stopping_in_the_middle_of_an_epoch():

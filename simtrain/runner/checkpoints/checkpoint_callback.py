@@ -181,7 +181,7 @@ class CheckpointCallback(Checkpoint):
         self._of_validation = set(state_dict["of_validation"])
 
     def _is_due(self, trainer: lightning.Trainer, place: Place) -> bool:
-        if self.steps.passed(self._latest_step, trainer.global_step):
+        if trainer.received_sigterm or self.steps.passed(self._latest_step, trainer.global_step):
             return True
         epoch = _epochs_over(trainer)
         return place == "epoch" and (_is_over(trainer) or self.epochs.passed(epoch - 1, epoch))
