@@ -81,6 +81,8 @@ def _read(source: str | Path | Mapping[str, Any] | DictConfig | None) -> DictCon
         return _read_file(Path(source))
     if isinstance(source, DictConfig):
         return source
+    if not isinstance(source, Mapping):
+        raise ConfigError(f"a config is a mapping, or the path of a YAML file, got {source!r}")
     try:
         return OmegaConf.create(dict(source))
     except OmegaConfBaseException as error:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from omegaconf import DictConfig
 
 from simtrain.config import plain
-from simtrain.errors import ConfigError, import_extra
+from simtrain.errors import ConfigError, ContractError, import_extra
 from simtrain.runner.run_csv_logger import RunCSVLogger
 
 
@@ -38,6 +40,18 @@ def config_loggers(cfg: DictConfig) -> list[Logger]:
         import_extra("wandb", "loggers")
         words = {"project": cfg.wandb.proj_name, "offline": cfg.wandb.offline, "tags": plain(cfg.wandb.tags)}
         loggers.append(WandbLogger(save_dir=_folder(cfg, "wandb.enable"), config=plain(cfg), **words))
+    return loggers
+
+
+def listed_loggers(given: Any) -> list[Logger]:
+    """Lightning loggers as a list; raises a :class:`ContractError` where one is none, such as the name of one."""
+    loggers = [] if given is None else list(given) if isinstance(given, Sequence) else [given]
+    for one in [given] if isinstance(given, str) else loggers:
+        if not isinstance(one, Logger):
+            raise ContractError(
+                f"logger should be a lightning Logger, or several, got {one!r}; by config: log.csv, log.tensorboard, "
+                f"wandb.enable"
+            )
     return loggers
 
 

@@ -19,7 +19,7 @@ from simtrain.runner.base_callback import BaseCallBack
 from simtrain.runner.cached_train_loop import CachedTrainLoop
 from simtrain.runner.checkpoints.from_config import check_resume, checkpoint_callback
 from simtrain.runner.checkpoints.load_weights import begin_with, load_best
-from simtrain.runner.config_loggers import config_loggers
+from simtrain.runner.config_loggers import config_loggers, listed_loggers
 from simtrain.runner.default_callbacks import default_callbacks
 from simtrain.runner.evaluation_loops import TestLoop, ValidLoop
 from simtrain.runner.lent_settings import check_optimizer
@@ -129,7 +129,7 @@ class Runner(LoopSupport):
         self.train_loop, self.valid_loop, self.test_loop = train_loop, valid_loop, test_loop
         self.train_evaluator, self.valid_evaluator = train_evaluator, valid_evaluator
         self.test_evaluator, self.optimizer = test_evaluator, optimizer
-        self.loggers = [*_listed(logger), *config_loggers(self.cfg)]
+        self.loggers = [*listed_loggers(logger), *config_loggers(self.cfg)]
         check_model(model)
         check_epochs(self.epochs)
         check_loaders(self.loaders)
@@ -272,7 +272,8 @@ class Runner(LoopSupport):
 
     def setup_callbacks(self, callbacks: Sequence[Any] = ()) -> None:
         """Register the default callbacks and those given."""
-        self.register_callbacks([*default_callbacks(self.cfg, callbacks), *callbacks])
+        given = self._check_callbacks(callbacks)
+        self.register_callbacks([*default_callbacks(self.cfg, given), *given])
 
     def setup_evaluator(self) -> None:
         """Make evaluators of what was given, and tell them of the run's state."""
@@ -292,9 +293,3 @@ class Runner(LoopSupport):
         # Where no log was set up, Python is going to print all of this by itself.
         if self.logger.hasHandlers():
             self.logger.critical("training broke off: %s: %s", type(error).__name__, error, exc_info=error)
-
-
-def _listed(logger: Logger | Sequence[Logger] | None) -> list[Logger]:
-    if logger is None:
-        return []
-    return list(logger) if isinstance(logger, Sequence) else [logger]

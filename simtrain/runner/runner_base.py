@@ -123,7 +123,12 @@ class RunnerBase:
         """Whether anything is to be called before or after each batch."""
         parts = [(self, RunnerBase), *((callback, BaseCallBack) for callback in self._own_kind())]
         words = ("before_running_batch", "after_running_batch")
-        return any(getattr(type(part), word) is not getattr(base, word) for part, base in parts for word in words)
+        # Of the object, as it is called: a hook may have been set on it alone.
+        return any(
+            getattr(getattr(part, word), "__func__", None) is not getattr(base, word)
+            for part, base in parts
+            for word in words
+        )
 
     def _tell(self, word: str) -> None:
         for callback in self._own_kind():

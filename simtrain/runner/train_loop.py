@@ -8,6 +8,7 @@ import lightning
 from torch.utils.data import DataLoader
 
 from simtrain.runner.activation_checkpointing import activations_recomputed
+from simtrain.runner.checkpoints.resume_source import fits_checkpoint
 from simtrain.runner.resumption import make_resumable
 from simtrain.runner.same_exception import same_exception
 
@@ -49,9 +50,15 @@ class TrainLoop:
         valid_loader = runner.prepared_loader("valid") if runner.validates_by_trainer else None
         make_resumable(trainer)
         self.prepare(trainer, train_loader)
+        resumed = runner.resume_words()
         patterns = runner.cfg.training.activation_checkpoint
-        with runner.state.of(trainer), same_exception(runner.lifecycle), activations_recomputed(runner.model, patterns):
-            trainer.fit(runner.model, train_loader, valid_loader, **runner.resume_words())
+        with (
+            runner.state.of(trainer),
+            fits_checkpoint(resumed.get("ckpt_path")),
+            same_exception(runner.lifecycle),
+            activations_recomputed(runner.model, patterns),
+        ):
+            trainer.fit(runner.model, train_loader, valid_loader, **resumed)
         return runner.model
 
     def prepare(self, trainer: lightning.Trainer, train_loader: DataLoader[Any]) -> None:

@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping
 
 from simtrain import Runner
 from simtrain.errors import CheckpointError
-from tests.runner.exact_runs import KINDS, Lines, assert_equal, make_loader, make_model, train
+from tests.runner.exact_runs import CPU, KINDS, Lines, assert_equal, make_loader, make_model, train
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*batch-norm layers.*"),
@@ -137,6 +137,20 @@ def test_a_file_of_weights_alone_is_no_run(tmp_path):
     torch.save(make_model().state_dict(), tmp_path / "weights.ckpt")
     with pytest.raises(CheckpointError, match=r"holds no run that could be resumed.*set training\.load_from"):
         train("cached", tmp_path, resume_from=str(tmp_path / "weights.ckpt"))
+
+
+def test_a_checkpoint_of_another_model_or_of_other_parameters_is_refused_in_a_sentence(tmp_path):
+    train("cached", tmp_path, epochs=1, checkpoint={})
+    with pytest.raises(CheckpointError, match=r"cannot resume: .*last\.ckpt is of a run of another model.*Missing key"):
+        train("plain", tmp_path, resume_from=str(tmp_path / "checkpoints" / "last.ckpt"))
+    cfg = {"run_dir": str(tmp_path), "training": {"device": "cpu", "resume_from": "auto"}}
+    cfg["optimizer"] = {"type": "AdamW", "parameter_groups": [{"pattern": "bias", "weight_decay": 0.0}]}
+    model = make_model(CPU)
+    model.make_optimizer = None  # the config's
+    with pytest.raises(
+        CheckpointError, match=r"or one that trained other parameters \(loaded state dict has a different"
+    ):
+        Runner(model, 2, make_loader(), cfg=cfg).fit()
 
 
 def test_auto_begins_anew_where_a_run_was_left_before_its_first_checkpoint(tmp_path, caplog):

@@ -5,7 +5,7 @@ import lightning
 import pytest
 import torch
 
-from simtrain import CacheConfig, CacheType, Runner
+from simtrain import BaseCallBack, CacheConfig, CacheType, Runner
 from simtrain.data import GroupSimilarityDataLoader, PairsSimilarityDataLoader, SimilarityGroupDataset
 from simtrain.errors import ConfigError, ContractError, DataError
 from tests.training.models import BagEncoder, group_model, pair_model, pair_samples
@@ -138,3 +138,27 @@ def test_a_loader_that_was_prepared_before_is_taken_as_it_is(cache):
     before = model.model.head.state_dict()["fc_0.weight"].clone()
     Runner(model, 1, prepared, prepared).fit()
     assert not torch.equal(model.model.head.state_dict()["fc_0.weight"], before)
+
+
+@pytest.mark.usefixtures("without_type_checks")
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"logger": "csv"}, "logger should be a lightning Logger, or several, got 'csv'; by config: log.csv, "),
+        ({"logger": [None]}, "logger should be a lightning Logger, or several, got None"),
+        ({"cfg": [1]}, r"a config is a mapping, or the path of a YAML file, got \[1\]"),
+        ({"callbacks": 3}, "a callback should be a simtrain BaseCallBack or a lightning Callback, got int"),
+    ],
+)
+def test_words_of_another_kind_are_refused_in_a_sentence(words, message):
+    with pytest.raises((ContractError, ConfigError), match=message):
+        Runner(pair_model(), 1, loader(), **words)
+
+
+@pytest.mark.usefixtures("without_type_checks")
+def test_one_callback_is_a_list_of_one_and_a_hook_of_batches_may_be_set_on_the_object():
+    callback, seen = BaseCallBack(), []
+    callback.after_running_batch = lambda: seen.append(runner.state.current_batch)
+    runner = Runner(pair_model(), 1, loader(24, batch_size=12), callbacks=callback)
+    runner.fit()
+    assert seen == [1, 2]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from simtrain.errors import CheckpointError
@@ -15,6 +17,9 @@ AUTO = "auto"
 CHECKPOINTS = "checkpoints"
 #: What the name of a file begins with that was saved on an exception: in the middle of a step, not at an exact place.
 ON_EXCEPTION = "exception-"
+
+#: How torch begins to say that a state is of another module, or another optimizer.
+_MISFITS = ("Error(s) in loading state_dict for ", "loaded state dict ")
 
 
 def resume_path(resume_from: str, run_folder: Path) -> Path | None:
@@ -45,6 +50,28 @@ def resume_path(resume_from: str, run_folder: Path) -> Path | None:
     check_begun(folder)
     logger.warning("the run in %s was left before its first checkpoint: it begins anew", folder)
     return None
+
+
+@contextmanager
+def fits_checkpoint(path: Path | None) -> Iterator[None]:
+    """Say that a checkpoint is of another model, or trains other parameters, where torch cannot load it.
+
+    Args:
+        path: The checkpoint that a run goes on from; None for none.
+
+    Raises:
+        CheckpointError: It is not of this model.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        if path is None or not str(error).startswith(_MISFITS):
+            raise
+        what = " ".join(str(error).split())
+        raise CheckpointError(
+            f"cannot resume: {path} is of a run of another model, or one that trained other parameters ({what}); to "
+            f"begin with the weights that fit, set training.load_from in place of training.resume_from"
+        ) from error
 
 
 def check_begun(folder: Path) -> None:
