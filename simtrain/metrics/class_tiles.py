@@ -26,8 +26,8 @@ class ClassTile:
     size: Int64[Tensor, " items"]
 
 
-def class_tiles(labels: Int64[Tensor, " items"], side: int) -> list[ClassTile]:
-    """Sort items into tiles of at most ``side``; no class is spread over two, so it may not have more items.
+def class_tiles(labels: Int64[Tensor, " items"], side: int, step: int = 1) -> tuple[int, list[ClassTile]]:
+    """Sort items into as few tiles of at most ``side`` as hold whole classes; no class may have more items.
 
     Classes of about the same size stand together. Among these the order is random, always the same, so that one tile
     tells what to expect of the others.
@@ -35,10 +35,15 @@ def class_tiles(labels: Int64[Tensor, " items"], side: int) -> list[ClassTile]:
     Args:
         labels: Class of each item.
         side: Items a tile, at most.
+        step: What the side is to be a multiple of.
+
+    Returns:
+        The least side that needs no more tiles, so that few places are empty; and the tiles.
 
     Example:
-        >>> [tile.items.tolist() for tile in class_tiles(torch.tensor([7, 8, 7, 9]), side=3)]
-        [[0, 2, 3], [1]]
+        >>> side, tiles = class_tiles(torch.tensor([7, 8, 7, 9]), side=3)
+        >>> side, [tile.items.tolist() for tile in tiles]
+        (2, [[0, 2], [3, 1]])
     """
     found = np.unique(labels.numpy(), return_inverse=True, return_counts=True)
     numbers, sizes = torch.from_numpy(found[1]), torch.from_numpy(found[2])
@@ -49,10 +54,16 @@ def class_tiles(labels: Int64[Tensor, " items"], side: int) -> list[ClassTile]:
     items = place[numbers].argsort(stable=True)
     sizes = sizes[order]
     size, first = sizes.repeat_interleave(sizes), (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
-    return [
-        ClassTile(items[start:stop], first[start:stop] - start, size[start:stop])
-        for start, stop in _filled(sizes.tolist(), side)
-    ]
+    side, bounds = _least_side(sizes.tolist(), side, step)
+    return side, [ClassTile(items[start:stop], first[start:stop] - start, size[start:stop]) for start, stop in bounds]
+
+
+def _least_side(sizes: list[int], side: int, step: int) -> tuple[int, list[tuple[int, int]]]:
+    tiles = list(_filled(sizes, side))
+    least = max(sizes, default=1)
+    while side - step >= least and len(smaller := list(_filled(sizes, side - step))) == len(tiles):
+        side, tiles = side - step, smaller
+    return side, tiles
 
 
 def _filled(sizes: list[int], side: int) -> Iterator[tuple[int, int]]:

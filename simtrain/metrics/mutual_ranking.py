@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -16,16 +16,20 @@ from simtrain.metrics.ranking import Ranked, rank
 from simtrain.metrics.relevance import LabelRelevance, Relevance
 from simtrain.metrics.running_ranks import RunningRanks, kept_others
 from simtrain.metrics.scan import MEMORY_BUDGET
-from simtrain.metrics.similarities import Similarities, full_precision
+from simtrain.metrics.similarities import STEP, Similarities, full_precision
+from simtrain.metrics.square import Square
 from simtrain.metrics.threads import MOST_THREADS, in_threads
+from simtrain.metrics.tile_rows import TileRows
 from simtrain.models.progress import Progress
 
 # Squares stay in the processor's cache between the product and the two looks at it.
-SIDE = 1536
+SIDE = 1296
 # Below this many items there is little to gain.
 LEAST_ITEMS = 6000
 # Classes, and ranks looked at, of at most this share of a square: tiles hold whole classes and are to be full.
-LARGEST_SHARE = 4
+LARGEST_SHARE = 3
+# Part of the memory that may be taken by embeddings at unit length, which else are made for each product anew.
+ROWS_SHARE = 8
 
 
 def ranks_mutually(similarities: Similarities, relevance: Relevance, exclusion: Exclusion, depth: int) -> bool:
@@ -63,18 +67,18 @@ def rank_mutually(
     """
     assert isinstance(relevance, LabelRelevance)
     assert relevance.labels is not None
-    tiles = class_tiles(relevance.labels, SIDE)
+    side, tiles = class_tiles(relevance.labels, SIDE, STEP)
     itemsize = torch.finfo(similarities.dtype).bits // 8
-    workspace = (SIDE + ROWS) * SIDE * itemsize
+    workspace = (side + ROWS) * side * itemsize
     threads = max(1, min(MOST_THREADS, torch.get_num_threads(), memory_budget // 2 // workspace))
-    groups = list(_groups(tiles, depth, (memory_budget - threads * workspace) // itemsize))
+    kept = memory_budget // ROWS_SHARE
+    rows = TileRows(similarities, tiles, side, kept // (side * similarities.dim * itemsize))
+    groups = list(_groups(tiles, depth, (memory_budget - kept - threads * workspace) // itemsize))
     unsure = []
     with Progress("ranking, squares of scores", _n_squares(groups, len(tiles)), show_progress) as progress:
         for group in groups:
-            search = _Search(similarities, tiles, group, depth)
-            search.run(threads, lambda: progress.advance(1))
-            for at in group:
-                ranked, missing = search.ranked(at)
+            search = _Search(similarities, tiles, rows, group, depth)
+            for ranked, missing in search.run(threads, lambda: progress.advance(1)):
                 unsure.append(missing)
                 yield ranked
     rest = torch.cat(unsure).sort().values
@@ -87,13 +91,21 @@ def rank_mutually(
 class _Search:
     """The search of one group of tiles among all tiles."""
 
-    def __init__(self, similarities: Similarities, tiles: list[ClassTile], group: range, depth: int) -> None:
-        self._similarities, self._tiles, self._group, self._depth = similarities, tiles, group, depth
+    def __init__(
+        self, similarities: Similarities, tiles: list[ClassTile], rows: TileRows, group: range, depth: int
+    ) -> None:
+        self._similarities, self._tiles, self._rows = similarities, tiles, rows
+        self._group, self._depth = group, depth
         self._ranks: dict[int, RunningRanks] = {}
+        self._found: dict[int, tuple[Ranked, Tensor]] = {}
         self._own = threading.local()
 
-    def run(self, threads: int, done: Callable[[], object]) -> None:
-        """Look at all squares; ``done`` is called for each."""
+    def run(self, threads: int, done: Callable[[], object]) -> Iterable[tuple[Ranked, Tensor]]:
+        """Look at all squares; ``done`` is called for each.
+
+        Returns:
+            Of each tile, what is known of its queries, and which of them are not known for sure.
+        """
         inside = [(first, second) for first, second in _disjoint_pairs(self._group)]
         outside = [
             (first, second) for second in range(len(self._tiles)) if second not in self._group for first in self._group
@@ -101,19 +113,12 @@ class _Search:
         with full_precision("cpu"):
             in_threads(self._start, self._group, done, threads)
             in_threads(self._meet, inside + outside, done, threads)
-
-    def ranked(self, at: int) -> tuple[Ranked, Tensor]:
-        """What is known of a tile's queries, and which of them are not known for sure."""
-        hits, first, sure = self._ranks.pop(at).finish()
-        tile = self._tiles[at]
-        n_relevant = tile.size - 1
-        keep = sure & (n_relevant > 0)
-        ranked = Ranked(tile.items[keep], hits[keep], n_relevant[keep], first[keep])
-        return ranked, tile.items[~sure & (n_relevant > 0)]
+            in_threads(self._finish, self._group, most=threads)
+        return self._found.values()
 
     def _start(self, at: int) -> None:
-        tile, scores = self._tiles[at], self._square()
-        self._similarities.between(tile.items, tile.items, scores)
+        tile = self._tiles[at]
+        scores = self._scores(at, at)
         scores.fill_diagonal_(-torch.inf)
         most = int(tile.size.max())
         offset = torch.arange(most)
@@ -124,26 +129,34 @@ class _Search:
         relevant = -np.sort(-inside.gather(1, columns).numpy(), axis=1)[:, : max(most - 1, 1)]
         inside.scatter_(1, columns, -torch.inf)
         depth = max(self._depth, most - 1)
-        ranks = RunningRanks(torch.from_numpy(relevant), tile.size - 1, depth, len(self._tiles), SIDE)
-        ranks.look(scores, self._own.strip)
+        ranks = RunningRanks(torch.from_numpy(relevant), tile.size - 1, depth, len(self._tiles), len(scores))
+        ranks.look(Square(scores, self._own.scratch))
         self._ranks[at] = ranks
 
     def _meet(self, pair: tuple[int, int]) -> None:
         first, second = pair
-        scores = self._square()
-        self._similarities.between(self._tiles[first].items, self._tiles[second].items, scores)
-        self._ranks[first].look(scores, self._own.strip)
+        square = Square(self._scores(first, second), self._own.scratch)
+        self._ranks[first].look(square)
         if second in self._group:
-            self._ranks[second].look(scores, self._own.strip, by_columns=True)
+            self._ranks[second].look(square, by_columns=True)
 
-    def _square(self) -> Tensor:
+    def _finish(self, at: int) -> None:
+        hits, first, sure = self._ranks.pop(at).finish()
+        tile = self._tiles[at]
+        n_relevant = tile.size - 1
+        keep, missing = sure & (n_relevant > 0), ~sure & (n_relevant > 0)
+        self._found[at] = Ranked(tile.items[keep], hits[keep], n_relevant[keep], first[keep]), tile.items[missing]
+
+    def _scores(self, first: int, second: int) -> Tensor:
         # Each thread has its own: fresh memory costs about as much as the product itself.
-        if not hasattr(self._own, "square"):
-            dtype = self._similarities.dtype
-            self._own.square = torch.empty(SIDE, SIDE, dtype=dtype)
-            self._own.strip = torch.empty(ROWS, SIDE, dtype=dtype)
-        square: Tensor = self._own.square
-        return square
+        left, right = self._rows[first], self._rows[second]
+        if not hasattr(self._own, "scores"):
+            self._own.scores, self._own.scratch = left.new_empty(len(left), len(left)), left.new_empty(ROWS, len(left))
+        scores: Tensor = self._own.scores
+        self._similarities.between(left, right, scores)
+        scores[len(self._tiles[first].items) :] = -torch.inf
+        scores[:, len(self._tiles[second].items) :] = -torch.inf
+        return scores
 
 
 def _groups(tiles: Sequence[ClassTile], depth: int, room: int) -> Iterator[range]:

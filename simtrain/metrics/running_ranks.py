@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from simtrain.metrics.comparison import counts
-from simtrain.metrics.hot_scores import fold_maxima, hot_scores
+from simtrain.metrics.hot_scores import hot_scores
+from simtrain.metrics.square import Square
 
 Array = NDArray[Any]
 
@@ -21,6 +22,7 @@ Array = NDArray[Any]
 SLACK = 3.0
 # Bounds are looked at anew when so many times the squares have been seen.
 GROWTH = 1.4
+EVERY = slice(None)
 
 
 class RunningRanks:
@@ -63,28 +65,18 @@ class RunningRanks:
         self._seen = self._settled = 0
         self._lock = threading.Lock()
 
-    def look(
-        self, scores: Float[Tensor, "side side"], scratch: Float[Tensor, "rows side"], by_columns: bool = False
-    ) -> None:
-        """Take in a square of others' scores, the queries in its first rows, or in its first columns.
-
-        Args:
-            scores: Rows past the queries, and places that are not to be looked at, hold minus infinity.
-            scratch: Memory that may be written to, :data:`~simtrain.metrics.comparison.ROWS` rows.
-            by_columns: Queries are in the columns.
-        """
+    def look(self, square: Square, by_columns: bool = False) -> None:
+        """Take in a square of others' scores, the queries in its first rows, or in its first columns."""
         with self._lock:
-            maxima = None
             if not self._seen:
-                maxima = fold_maxima(scores, by_columns)
-                self._raise(self._first_guess(maxima[: len(self._kept)]), self._kept[:, :0])
+                maxima = square.maxima(by_columns)[: len(self._kept)]
+                self._raise(self._first_guess(maxima), self._kept[:, :0])
             self._seen += 1
-            self._count(scores, scratch, by_columns)
+            self._count(square, by_columns)
             # Of well-trained embeddings, no score of most squares reaches any bound.
-            if float(scores.max()) < self._bound.min():
+            if square.peak < self._bound.min():
                 return
-            maxima = fold_maxima(scores, by_columns) if maxima is None else maxima
-            self._keep(*hot_scores(scores, maxima, self._bound, by_columns))
+            self._keep(*hot_scores(square.scores, square.maxima(by_columns), self._bound, by_columns))
             if self._filled and self._seen >= GROWTH * self._settled:
                 self._settle(self._kept[:, : self._filled])
 
@@ -106,13 +98,20 @@ class RunningRanks:
         hits = torch.zeros(len(relevant), self._depth + 1, dtype=torch.bool)
         hits.scatter_(1, ranks.where(shown, self._depth), True)
         first = torch.where(counting, self._above, ranks[:, 0]) + 1
-        high = torch.from_numpy(self._guess > np.maximum(self._worst, self._reached(kept)))
-        unsure = torch.where(counting, (self._equal > 0) | (first <= self._depth), tied.any(dim=1) | high)
+        high = self._guess > self._worst
+        high[high] = self._guess[high] > self._reached(kept[high], high)
+        unsure = torch.where(
+            counting, (self._equal > 0) | (first <= self._depth), tied.any(dim=1) | torch.from_numpy(high)
+        )
         return hits[:, :-1], first, ~unsure
 
     def _first_guess(self, maxima: Array) -> Array:
+        # Where no score reaches even the worst relevant item, as of well-trained embeddings, nothing need be guessed.
+        lowest, some = np.full(len(maxima), -np.inf, maxima.dtype), maxima.max(axis=1) >= self._worst
+        ascending = np.sort(maxima[some], axis=1)
         # Maxima stand for their scores: as many scores reach them at least.
-        return np.maximum(self._reached(maxima), self._guessed(np.sort(maxima, axis=1), 1))
+        lowest[some] = np.maximum(self._reached(ascending, some), self._guessed(ascending, 1))
+        return lowest
 
     def _guessed(self, ascending: Array, seen: int) -> Array:
         """A score that about ``depth`` others of all squares are going to reach, rather more than fewer."""
@@ -121,13 +120,19 @@ class RunningRanks:
         enough = place < self._depth and place <= ascending.shape[1]
         return ascending[:, -place] if enough else np.full(len(ascending), -np.inf, ascending.dtype)
 
-    def _reached(self, others: Array) -> Array:
-        """A score that at least ``depth`` of the relevant items and these others reach."""
-        both = np.concatenate([others, self._relevant.numpy()], axis=1)
-        place = both.shape[1] - self._depth
-        if place < 0:
-            return np.full(len(both), -np.inf, both.dtype)
-        reached: Array = np.partition(both, place, axis=1)[:, place]
+    def _reached(self, ascending: Array, some: Array | slice = EVERY) -> Array:
+        """A score that ``depth`` of the relevant items and of these others reach, of the rows ``some``.
+
+        It is the best that a number of relevant items and as many others as are missing reach together.
+        """
+        relevant, depth, surplus = self._relevant.numpy()[some], self._depth, ascending.shape[1] - self._depth
+        reached = ascending[:, surplus] if surplus >= 0 else np.full(len(ascending), -np.inf, ascending.dtype)
+        if relevant.shape[1] == depth:
+            reached = np.maximum(reached, relevant[:, -1])
+        fewest, most = max(1, -surplus), min(relevant.shape[1], depth - 1)
+        if fewest <= most:
+            both = np.minimum(ascending[:, surplus + fewest : surplus + most + 1], relevant[:, fewest - 1 : most])
+            reached = np.maximum(reached, both.max(axis=1))
         return reached
 
     def _raise(self, lowest: Array, kept: Array) -> None:
@@ -143,7 +148,7 @@ class RunningRanks:
     def _settle(self, kept: Array) -> None:
         """Raise the bounds by what is kept, and go on with as much of it as is still wanted."""
         ascending, depth = np.sort(kept, axis=1), self._depth
-        lowest = np.maximum(self._reached(ascending[:, -depth:]), self._guessed(ascending, self._seen))
+        lowest = np.maximum(self._reached(ascending), self._guessed(ascending, self._seen))
         self._raise(lowest, ascending)
         wanted = int((ascending >= self._bound[: len(ascending)]).sum(axis=1).max())
         self._filled = min(wanted, depth)
@@ -167,10 +172,11 @@ class RunningRanks:
         wide[rows, place] = scores
         self._settle(wide)
 
-    def _count(self, scores: Tensor, scratch: Tensor, by_columns: bool) -> None:
+    def _count(self, square: Square, by_columns: bool) -> None:
         counted = torch.from_numpy(self._counting.nonzero()[0])
         if not len(counted):
             return
+        scores, scratch = square.scores, square.scratch
         axis, rows = (0, 1) if by_columns else (1, 0)
         best = torch.from_numpy(self._best)[counted, None]
         if 2 * len(counted) > len(self._counting):

@@ -47,6 +47,11 @@ class ScaledRows:
         return self._vectors[rows] if self._lengths is None else self._vectors[rows] / self._lengths[rows]
 
     @property
+    def dim(self) -> int:
+        """Entries of a row."""
+        return self._vectors.shape[1]
+
+    @property
     def dtype(self) -> torch.dtype:
         """float32 or float64."""
         return self._vectors.dtype

@@ -74,6 +74,11 @@ class Similarities:
         return len(self._queries)
 
     @property
+    def dim(self) -> int:
+        """Dimensions of the embeddings."""
+        return self._gallery.dim
+
+    @property
     def dtype(self) -> torch.dtype:
         """The scores' dtype: float32 or float64."""
         return self._gallery.dtype
@@ -115,25 +120,22 @@ class Similarities:
                 right = _padded(self._gallery[column : min(column + width, stop)], width)
                 for top in range(0, len(rows), height):
                     left = _padded(rows[top : top + height], height)
-                    self._fill(left, right, scores[top : top + height, column - start : column - start + width])
+                    self.between(left, right, scores[top : top + height, column - start : column - start + width])
         scores[:, stop - start :] = -torch.inf
         return scores[: len(rows)]
 
-    def between(self, queries: Int64[Tensor, " rows"], gallery: Int64[Tensor, " columns"], out: Tensor) -> None:
-        """Write the scores of some queries with some gallery items to a square; call it in :func:`full_precision`.
+    def padded_rows(self, items: Int64[Tensor, " some"], side: int) -> Float[Tensor, "side dim"]:
+        """Some gallery items, as they are compared, filled up with rows of zeros."""
+        return _padded(self._gallery[items], side)
+
+    def between(self, left: Float[Tensor, "rows dim"], right: Float[Tensor, "columns dim"], out: Tensor) -> None:
+        """Write the scores of some rows with others, as they are compared; call it in :func:`full_precision`.
 
         Args:
-            queries: Their indices.
-            gallery: Indices of gallery items.
-            out: Shape ``(side, side)``, the side a multiple of :data:`STEP`. Places past the last query or item hold
-                minus infinity.
+            left: Those of the scores' rows, a multiple of :data:`STEP` of them.
+            right: Those of the columns, likewise.
+            out: Shape ``(rows, columns)``.
         """
-        side = len(out)
-        self._fill(_padded(self._queries[queries], side), _padded(self._gallery[gallery], side), out)
-        out[len(queries) :] = -torch.inf
-        out[:, len(gallery) :] = -torch.inf
-
-    def _fill(self, left: Tensor, right: Tensor, out: Tensor) -> None:
         if self.distance == "euclidean":
             # |q|^2 - 2qg + |g|^2 would cancel for near items: differences keep them apart.
             out.copy_(torch.cdist(left, right, compute_mode="donot_use_mm_for_euclid_dist").neg_())

@@ -147,14 +147,29 @@ def test_a_report_of_many_items_takes_it_and_equals_the_search_query_by_query(mo
     assert report == pytest.approx(retrieval_report(points, labels), abs=1e-12)
 
 
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6), most=st.integers(1, 6), deeper=st.integers(0, 6), n_others=st.integers(0, 12))
+def test_the_bound_is_the_score_that_depth_items_reach(seed, most, deeper, n_others):
+    generator = torch.Generator().manual_seed(seed)
+    relevant = torch.randint(-9, 9, (5, most), generator=generator).float().sort(dim=1, descending=True).values
+    n_relevant = torch.randint(0, most + 1, (5,), generator=generator)
+    relevant[torch.arange(most) >= n_relevant[:, None]] = -torch.inf
+    others = torch.randint(-9, 9, (5, n_others), generator=generator).float().sort(dim=1).values
+    ranks = running_ranks.RunningRanks(relevant, n_relevant, most + deeper, n_squares=3, side=SIDE)
+    both = torch.cat([relevant, others, torch.full((5, most + deeper), -torch.inf)], dim=1)
+    expected = both.sort(dim=1, descending=True).values[:, most + deeper - 1]
+    assert ranks._reached(others.numpy()).tolist() == expected.tolist()
+
+
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10**6), n=st.integers(0, 200), most=st.integers(1, 12))
 def test_tiles_hold_whole_classes_and_every_item_once(seed, n, most):
     labels = classes(seed, n, most) * 10**12
-    tiles = class_tiles(labels, 12)
+    side, tiles = class_tiles(labels, 12)
+    assert side == max((len(tile.items) for tile in tiles), default=1) <= 12
     assert sorted(item for tile in tiles for item in tile.items.tolist()) == list(range(n))
     for tile in tiles:
-        assert 0 < len(tile.items) <= 12
+        assert len(tile.items) > 0
         for place, item in enumerate(tile.items):
             own = tile.items[tile.first[place] : tile.first[place] + tile.size[place]]
             assert sorted(own.tolist()) == (labels == labels[item]).nonzero()[:, 0].tolist()
