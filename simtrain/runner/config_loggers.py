@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 
 from simtrain.config import plain
 from simtrain.errors import ConfigError, ContractError, import_extra
-from simtrain.runner.run_csv_logger import RunCSVLogger
+from simtrain.runner.run_csv_logger import KeptRows, RunCSVLogger
+from simtrain.runner.run_tensorboard_logger import PurgedPoints, RunTensorBoardLogger
+from simtrain.runner.run_wandb_logger import KeptRunId, RunWandbLogger
 
 
 def config_loggers(cfg: DictConfig) -> list[Logger]:
@@ -35,11 +38,12 @@ def config_loggers(cfg: DictConfig) -> list[Logger]:
         loggers.append(RunCSVLogger(_folder(cfg, "log.csv") / "csv"))
     if cfg.log.tensorboard:
         import_extra("tensorboard", "loggers")
-        loggers.append(TensorBoardLogger(_folder(cfg, "log.tensorboard"), name="tensorboard", version=""))
+        loggers.append(RunTensorBoardLogger(_folder(cfg, "log.tensorboard") / "tensorboard"))
     if cfg.wandb.enable:
         import_extra("wandb", "loggers")
         words = {"project": cfg.wandb.proj_name, "offline": cfg.wandb.offline, "tags": plain(cfg.wandb.tags)}
-        loggers.append(WandbLogger(save_dir=_folder(cfg, "wandb.enable"), config=plain(cfg), **words))
+        resumes = cfg.training.resume_from is not None
+        loggers.append(RunWandbLogger(_folder(cfg, "wandb.enable"), resumes, config=plain(cfg), **words))
     return loggers
 
 
@@ -53,6 +57,12 @@ def listed_loggers(given: Any) -> list[Logger]:
                 f"wandb.enable"
             )
     return loggers
+
+
+def logger_callbacks(loggers: Sequence[Logger]) -> list[Callback]:
+    """What loggers from :func:`config_loggers` have to be told, so that a resumed run logs nothing twice."""
+    kinds: dict[type, type] = {RunCSVLogger: KeptRows, RunTensorBoardLogger: PurgedPoints, RunWandbLogger: KeptRunId}
+    return [kinds[type(one)](one) for one in loggers if type(one) in kinds]
 
 
 def _folder(cfg: DictConfig, key: str) -> Path:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import lightning
-from lightning.pytorch.trainer.connectors.logger_connector.logger_connector import _LoggerConnector
 from torch import Tensor
 
+from simtrain.runner.logged_figures import LoggedFigures
 from simtrain.training.stages import TrainStage
 
 
-class DeferredFigures(_LoggerConnector):
+class DeferredFigures(LoggedFigures):
     """The trainer's logger connector, with figures of the latest step that are not in its results yet.
 
     Logging a figure costs more than a small step, and of a figure that is logged on each step only the last value can
@@ -23,7 +23,7 @@ class DeferredFigures(_LoggerConnector):
     """
 
     def __init__(self, trainer: lightning.Trainer) -> None:
-        self.__dict__.update(trainer._logger_connector.__dict__)
+        super().__init__(trainer)
         self._waiting: dict[tuple[str | None, str], tuple[Any, dict[str, Any]]] = {}
         self._step: dict[str, Any] | None = None
 

@@ -20,6 +20,7 @@ from simtrain.errors import ConfigError
 from simtrain.runner.callbacks.nonfinite_guard import NonfiniteGuard
 from simtrain.runner.checkpoints.checkpoint_callback import CheckpointCallback
 from simtrain.runner.checkpoints.from_config import resumed_from
+from simtrain.runner.config_loggers import logger_callbacks
 from simtrain.runner.due_evaluations import DueEvaluations, Run, triggers_of
 from simtrain.runner.evaluation_loops import ValidLoop
 from simtrain.runner.lent_settings import settings_lent
@@ -27,7 +28,6 @@ from simtrain.runner.lifecycle import BatchLifecycle, Lifecycle
 from simtrain.runner.lightning_trainer import lightning_trainer
 from simtrain.runner.process_loaders import for_process
 from simtrain.runner.quiet_lightning import quiet_lightning
-from simtrain.runner.run_csv_logger import KeptRows, RunCSVLogger
 from simtrain.runner.runner_base import RunnerBase
 from simtrain.runner.runner_state import RunnerState
 from simtrain.runner.stage_evaluators import StageEvaluators
@@ -113,8 +113,8 @@ class LoopSupport(RunnerBase):
         evaluators = [self.stage_evaluators] if self.stage_evaluators.evaluators else []
         limit = self.cfg.training.nonfinite_limit
         guard = [] if limit is None else [NonfiniteGuard(limit)]
-        rows = [KeptRows(one) for one in self.loggers if isinstance(one, RunCSVLogger)]
-        return [*guard, *averaging, *evaluators, *rows, *([] if self.checkpoints is None else [self.checkpoints])]
+        kept = logger_callbacks(self.loggers)
+        return [*guard, *averaging, *evaluators, *kept, *([] if self.checkpoints is None else [self.checkpoints])]
 
     def _due_evaluations(self) -> DueEvaluations:
         training = self.cfg.training

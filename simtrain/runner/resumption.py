@@ -6,6 +6,7 @@ import lightning
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from simtrain.runner.checkpoints.checkpoint_file import DurableCheckpointIO
+from simtrain.runner.logged_figures import LoggedFigures
 from simtrain.runner.resumable_fit_loop import ResumableFitLoop
 
 
@@ -16,5 +17,6 @@ def make_resumable(trainer: lightning.Trainer) -> None:
         trainer: A trainer that has not begun.
     """
     trainer.fit_loop = ResumableFitLoop(trainer)
+    trainer._logger_connector = LoggedFigures(trainer)
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
         trainer.strategy.checkpoint_io = DurableCheckpointIO()

@@ -105,7 +105,10 @@ class KeptRows(Callback):
     def state_dict(self) -> dict[str, Any]:
         """For checkpoints."""
         rows = self._logger.experiment
-        return {"rows": rows.written} if isinstance(rows, _Rows) else {}
+        if not isinstance(rows, _Rows):
+            return {}
+        rows.save()  # a checkpoint counts on them
+        return {"rows": rows.written}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint."""

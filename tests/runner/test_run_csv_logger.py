@@ -43,7 +43,7 @@ def rows_of(folder):
         return list(csv.DictReader(file))
 
 
-def fit(kind, folder, *callbacks, resume_from=None, epochs=3):
+def fit(kind, folder, *callbacks, resume_from=None, epochs=3, **sections):
     make, loader, valid, settings = KINDS[kind]
     torch_seeded()
     cfg = {
@@ -51,6 +51,7 @@ def fit(kind, folder, *callbacks, resume_from=None, epochs=3):
         "training": {"device": "cpu", "resume_from": resume_from, **settings},
         "checkpoint": {"step_interval": 3},
         "log": {"csv": True},
+        **sections,
     }
     runner = Runner(make(), epochs, loader(), valid and valid(), cfg=cfg, callbacks=list(callbacks))
     runner.fit()

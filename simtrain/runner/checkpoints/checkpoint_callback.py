@@ -35,6 +35,9 @@ class CheckpointCallback(Checkpoint):
     name of the newest one, ``best.ckpt`` of the best one by the first monitor. Both come into being after the epoch's
     validation, so that they are of the weights that were measured.
 
+    A file holds the whole ``state_dict``, frozen encoders included, because it is also what ``load_checkpoint``,
+    ``training.load_from`` and ``load_from_checkpoint`` take, for which a missing weight is an error.
+
     Args:
         folder: Where the files go.
         monitor: Figure by which the best are kept, or figure → whether more is better; None says that its name tells

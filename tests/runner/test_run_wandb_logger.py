@@ -1,0 +1,60 @@
+"""Figures for Weights & Biases, written offline and read back."""
+
+import json
+
+import pytest
+
+from tests.runner.test_run_csv_logger import LeaveAt, Left, fit
+
+wandb = pytest.importorskip("wandb")
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch):
+    for name, value in {"WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true", "WANDB_MODE": "offline"}.items():
+        monkeypatch.setenv(name, value)
+
+
+def written(folder):
+    """For each part of a run, in order: the run's id, and the lines of figures."""
+    from wandb.proto.wandb_internal_pb2 import Record
+    from wandb.sdk.internal.datastore import DataStore
+
+    runs = []
+    for file in sorted(folder.glob("wandb/offline-run-*/*.wandb"), key=lambda one: one.stat().st_mtime_ns):
+        store, lines = DataStore(), []
+        store.open_for_scan(str(file))
+        while (data := store.scan_data()) is not None:
+            record = Record()
+            record.ParseFromString(data)
+            if record.WhichOneof("record_type") == "run":
+                run_id = record.run.run_id
+            if record.WhichOneof("record_type") == "history":
+                items = record.history.item
+                lines.append({one.key or one.nested_key[0]: json.loads(one.value_json) for one in items})
+        store.close()
+        runs.append((run_id, lines))
+    return runs
+
+
+@pytest.mark.contract("002-15", "002-18")
+def test_002_15_a_resumed_run_is_one_run_of_weights_and_biases(tmp_path):
+    words = {"log": {"csv": False}, "wandb": {"enable": True, "offline": True, "proj_name": "shoes", "tags": ["a"]}}
+    with pytest.raises(Left):
+        fit("cached", tmp_path, LeaveAt(17), **words)
+    runner = fit("cached", tmp_path, resume_from="auto", **words)
+    (one, before), (same, after) = written(tmp_path)
+    assert one == same == (tmp_path / "wandb-id.txt").read_text().strip()
+    assert sum("train_loss" in line for line in before) == 16
+    # The checkpoint before batch 17 is of batch 15.
+    steps = [line["trainer/global_step"] for line in after if "train_loss" in line]
+    assert steps == list(range(15, 30))
+    assert sum("validation_loss" in line for line in after) == 2
+    assert wandb.run is None  # another run of this process has one of its own
+    # What is measured later goes on in the same run; a run that begins anew is another one.
+    runner.valid()
+    fit("cached", tmp_path, epochs=1, **words)
+    ids = [found for found, _ in written(tmp_path)]
+    assert ids[:3] == [one] * 3
+    assert ids[3] not in (one, "")
+    assert len(ids) == 4
