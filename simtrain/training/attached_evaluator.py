@@ -27,7 +27,9 @@ class AttachedEvaluator:
             each validation, or, where there is no validation loader, at the end of each training epoch.
         name: Name in the log; None for none.
         stages: ``"train"``, ``"validation"``, ``"test"``. For ``"train"`` the training set is embedded anew, in eval
-            mode, at the end of each epoch; figures of other stages come from the batches as they pass.
+            mode, at the end of each epoch; figures of other stages come from the batches as they pass. Where weights
+            are averaged (``training.ema``), all stages measure the averaged ones, which are what is saved; losses and
+            metrics of training batches are of the weights that are trained.
         **log_options: Options of ``LightningModule.log``: ``prog_bar``, ``logger``.
 
     Raises:

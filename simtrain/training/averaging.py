@@ -28,8 +28,8 @@ class WeightEMA(WeightAveraging):
     After an optimizer step ``average = decay * average + (1 - decay) * weight``, at most once a batch; the first one
     copies. The average is kept in float32 or finer. Frozen parameters cost nothing, and buffers (batch-norm statistics,
     a cross-batch memory) are those of the model itself.
-    During validation, in checkpoints (``state_dict``) and after training the averaged weights are in place;
-    checkpoints keep the raw ones for resuming.
+    During validation, tests in training, passes of evaluators, in checkpoints (``state_dict``) and after training the
+    averaged weights are in place; checkpoints keep the raw ones for resuming.
 
     Reference:
         Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992. ``decay`` is one minus the
@@ -88,6 +88,16 @@ class WeightEMA(WeightAveraging):
         """Put the trained weights back."""
         super().on_validation_epoch_end(trainer, pl_module)
         self._is_exchanged = False
+
+    def on_test_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Do the same for a test in the middle of training."""
+        if trainer.state.fn == "fit":
+            self.on_validation_epoch_start(trainer, pl_module)
+
+    def on_test_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Put the trained weights back."""
+        if self._is_exchanged:
+            self.on_validation_epoch_end(trainer, pl_module)
 
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException

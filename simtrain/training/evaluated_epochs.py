@@ -13,6 +13,7 @@ from simtrain.cache import CachedModel
 from simtrain.errors import ContractError
 from simtrain.models.eval_mode import eval_mode
 from simtrain.training.attached_metric import AttachedMetric
+from simtrain.training.averaged_weights import averaged_weights
 from simtrain.training.epoch_evaluation import EpochEvaluation, in_order
 from simtrain.training.similarity_steps import SimilaritySteps
 from simtrain.training.stages import TrainStage
@@ -67,15 +68,19 @@ class EvaluatedEpochs(SimilaritySteps):
         self._log_evaluated(TEST, self.trainer.test_dataloaders, self.trainer.limit_test_batches)
 
     def on_train_epoch_end(self) -> None:
-        """Embed the training set, where an evaluator asks for it, and log its figures."""
+        """Embed the training set, where an evaluator asks for it, with averaged weights, if any; log its figures."""
         super().on_train_epoch_end()
         # Without a validation loader there is no other moment for what needs none.
-        for stage in (TRAIN,) if self.trainer.enable_validation else (TRAIN, VALIDATION):
-            if self._evaluation.measures_model(stage):
+        stages = (TRAIN,) if self.trainer.enable_validation else (TRAIN, VALIDATION)
+        measured = [stage for stage in stages if self._evaluation.measures_model(stage)]
+        if not measured and not self._evaluation.at(TRAIN):
+            return
+        with averaged_weights(self.trainer, self):
+            for stage in measured:
                 self._measure(stage)
                 self._log_evaluated(stage, [], 1.0)
-        if self._evaluation.at(TRAIN):
-            self._evaluate_training_set(self.trainer.train_dataloader)
+            if self._evaluation.at(TRAIN):
+                self._evaluate_training_set(self.trainer.train_dataloader)
 
     def _evaluate_training_set(self, loader: Any) -> None:
         self._evaluation.start(TRAIN, loader)

@@ -139,6 +139,24 @@ def test_the_runner_averages_as_its_config_says(cfg):
     assert torch.equal(model.linear.weight, twin.linear.weight)
 
 
+def test_tests_in_training_measure_the_average_and_training_goes_on_with_the_raw_weights():
+    class Tested(Watch):
+        def on_test_batch_start(self, trainer, module, *args):
+            self.validated.append(module.linear.weight.detach().clone())
+
+    torch.manual_seed(0)
+    watch, plain, model, twin = Tested(), Watch(), ToyModel(), ToyModel()
+    twin.load_state_dict(model.state_dict())
+    cfg = {"ema": {"decay": 0.7}, "test_interval_epoch": 1, "progress_bar": False}
+    runner = Runner(model, 2, loader(), None, loader(1), cfg={"training": cfg}, callbacks=[watch])
+    runner.fit()
+    trainer(plain, max_epochs=2).fit(twin, loader())
+    assert all(torch.equal(a, b) for a, b in zip(watch.raw, plain.raw, strict=True))
+    torch.testing.assert_close(watch.validated[0], average(watch.raw[:3], 0.7))
+    runner.test()
+    assert torch.equal(watch.validated[-1], model.linear.weight), "a test afterwards has what training ended with"
+
+
 def test_wrong_settings_are_refused_early():
     assert registry.callbacks.get("EMA") is WeightEMA
     with pytest.raises(ConfigError, match="decay of an average should be at least 0 and below 1, got 1"):

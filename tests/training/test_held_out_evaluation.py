@@ -139,6 +139,43 @@ def test_averaged_weights_are_what_is_measured():
     assert finals[0] != finals[1]
 
 
+@pytest.mark.parametrize("loop", ["trainer", "auto"])
+def test_passes_at_the_end_of_training_epochs_measure_averaged_weights_too(loop):
+    samples, weights, figures = pair_samples(), [], []
+    for ema in ({}, {"ema": {"decay": 0.6}}):
+        torch.manual_seed(3)
+        evaluators = {
+            "held": HeldOutRetrieval(GALLERY, k=1),  # without a validation loader
+            "train": AttachedEvaluator(HeldOutRetrieval(JUDGED, k=1), stages="train"),
+            "set": AttachedEvaluator(SetRetrieval(k=1), stages="train"),
+        }
+        raw = RawWeights()
+        model = pair_model(cache=CacheConfig(CacheType.CPU), evaluators=evaluators, optimizer=steep)
+        cfg = {"training": {"loop": loop, "progress_bar": False, **ema}}
+        Runner(model, 2, PairsSimilarityDataLoader(samples, batch_size=8), callbacks=[raw], cfg=cfg).fit()
+        weights.append(raw.seen)
+        names = {"held_mrr_validation": GALLERY, "train_mrr_train": JUDGED, "set_mrr_train": samples}
+        # After training the model has the averaged weights, where there are any.
+        final = {name: evaluate(model.model.eval(), data, k=1).metrics["mrr"] for name, data in names.items()}
+        assert {name: raw.logged[name] for name in names} == pytest.approx(final, abs=1e-6)
+        figures.append(final)
+    assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True)), "training goes on with its own weights"
+    assert all(figures[0][name] != value for name, value in figures[1].items())
+
+
+class RawWeights(lightning.Callback):
+    """The first weights of the head before each epoch, and what is logged in the end."""
+
+    def __init__(self):
+        self.seen, self.logged = [], {}
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        self.seen.append(next(pl_module.model.head.parameters()).detach().clone())
+
+    def on_train_end(self, trainer, pl_module):
+        self.logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
 def test_a_sanity_check_does_not_measure():
     calls = []
 
