@@ -29,6 +29,8 @@ def evaluate(
     pca: by.Pca = None,
     whiten: by.Whiten = False,
     rerank: by.Rerank = False,
+    denominator: by.Divisor = "min_k_relevant",
+    empty: by.Unmatched = "skip",
     errors: by.Errors = 0,
     leaks: by.Leaks = None,
     subset_queries: by.SubsetQueries = None,
@@ -53,22 +55,23 @@ def evaluate(
             raise ConfigError("--leaks is part of the error analysis: say how much of it to show with --errors N")
         if subset_queries is not None and (errors or scores is not None):
             raise ConfigError("--errors and --scores are of the whole test set: leave --subset-queries out")
-        post = by.post_processing(expand_queries, augment_gallery, pca, whiten, rerank)
+        words = {"post": by.post_processing(expand_queries, augment_gallery, pca, whiten, rerank)}
+        words.update(by.formed(denominator, empty))
         samples, depths = read_samples(data, kind, roles(column), split), k or (1, 5, 10)
         train = None if leaks is None else read_samples(leaks, kind, roles(column))
         loaded = load_model(model, cache)
         if subset_queries is None:
             task = retrieval_task(samples)
             embeddings = encode_task(loaded, task, batch_size=batch_size)
-            result = task.score(*embeddings, k=depths, post=post)
-            figures, text = result.as_dict(), by.result_text(result)
+            result = task.score(*embeddings, k=depths, **words)
+            figures, text = result.as_dict(), by.result_text(result, empty)
             if scores is not None:
                 scores_by_query(result, task.queries, task.query_names).save(scores)
             if errors:
                 figures["errors"] = by.analysed(loaded, task, embeddings, errors, train, batch_size)
                 text += by.errors_text(figures["errors"])
         else:
-            words = {"k": depths, "batch_size": batch_size, "post": post}
+            words.update(k=depths, batch_size=batch_size)
             several = evaluate_subsets(loaded, samples, subset_queries, repeats, seed, **words)
             figures, text = several.as_dict(), several.table()
         if output is not None:
@@ -89,6 +92,8 @@ def evaluate_embeddings(
     pca: by.Pca = None,
     whiten: by.Whiten = False,
     rerank: by.Rerank = False,
+    denominator: by.Divisor = "min_k_relevant",
+    empty: by.Unmatched = "skip",
     output: by.Output = None,
     as_json: AsJson = False,
 ) -> None:
@@ -97,8 +102,9 @@ def evaluate_embeddings(
         from simtrain.evaluation import evaluate_embeddings as measure
 
         check_parent(output)
-        post = by.post_processing(expand_queries, augment_gallery, pca, whiten, rerank)
-        result = measure(read_samples(data, kind, roles(column)), embeddings, gallery, k or (1, 5, 10), post=post)
+        words = {"post": by.post_processing(expand_queries, augment_gallery, pca, whiten, rerank)}
+        words.update(by.formed(denominator, empty))
+        result = measure(read_samples(data, kind, roles(column)), embeddings, gallery, k or (1, 5, 10), **words)
         if output is not None:
             result.save(output)
-        answer(result.as_dict(), by.result_text(result))
+        answer(result.as_dict(), by.result_text(result, empty))

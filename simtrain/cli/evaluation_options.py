@@ -21,6 +21,17 @@ Kind = Annotated[
         "'cub200', 'cars196', 'online_products', 'in_shop' or 'inaturalist'."
     ),
 ]
+Divisor = Annotated[
+    str,
+    typer.Option(
+        help="Divisor of map@k, R being a query's relevant items: 'min_k_relevant' (the lesser of k and R, as "
+        "sentence-transformers), 'relevant' (R, as trec_eval), 'hits' (those found, as torchmetrics)."
+    ),
+]
+Unmatched = Annotated[
+    str,
+    typer.Option(help="Queries with nothing to find: 'skip' leaves them out, 'zero' counts them as 0, or 'error'."),
+]
 SubsetQueries = Annotated[
     int | None, typer.Option(help="Measure random subsets of so many queries, where all are too dear.", min=1)
 ]
@@ -50,12 +61,21 @@ def post_processing(expand_queries: int, augment_gallery: int, pca: int | None, 
     return None if post == PostProcessing() else post
 
 
-def result_text(result: Any) -> str:
+def formed(denominator: str, empty: str) -> dict[str, Any]:
+    """How figures are formed, checked before anything is read."""
+    from simtrain.metrics.formulas import checked_denominator
+    from simtrain.metrics.unmatched import checked_empty
+
+    return {"denominator": checked_denominator(denominator), "empty": checked_empty(empty)}
+
+
+def result_text(result: Any, empty: str) -> str:
     """The table of a result."""
     from simtrain.evaluation.table import result_table
 
     table = result_table(result, list(result.metrics))
-    lonely = f"; {result.n_without_match} more have nothing to find" if result.n_without_match else ""
+    many = f"{result.n_without_match} more have" if empty == "skip" else f"of these {result.n_without_match} have"
+    lonely = f"; {many} nothing to find" if result.n_without_match else ""
     return f"{table}\n{result.n_queries} queries over {result.n_gallery} items{lonely}"
 
 

@@ -18,6 +18,8 @@ from simtrain.errors import DataError
 from simtrain.evaluation.judged_search import JudgedSearch
 from simtrain.evaluation.post_processing import PostProcessing
 from simtrain.evaluation.retrieval import RetrievalResult, RetrievalTask, retrieval_task
+from simtrain.metrics.formulas import Denominator
+from simtrain.metrics.unmatched import Empty
 
 NAME = "embeddings"
 SUFFIXES = (".npy", ".npz", ".safetensors")
@@ -65,6 +67,8 @@ def evaluate_embeddings(
     k: int | Sequence[int] = (1, 5, 10),
     *,
     post: PostProcessing | None = None,
+    denominator: Denominator = "min_k_relevant",
+    empty: Empty = "skip",
 ) -> RetrievalResult:
     """Measure saved embeddings on the test set that they were made of: what :func:`simtrain.evaluate` gives.
 
@@ -75,8 +79,11 @@ def evaluate_embeddings(
         gallery_embeddings: Of pairs a row for each one's document; of a query/gallery test a row a gallery item.
         k: Depths of the metrics at k.
         post: What is done to the embeddings.
+        denominator: Divisor of ``map@k``, see :func:`simtrain.evaluate`.
+        empty: What to do about queries without a relevant item, see there.
 
     Raises:
+        ConfigError: An option is not accepted.
         DataError: Numbers of rows do not fit the data, or the gallery's are missing.
 
     Example:
@@ -84,16 +91,17 @@ def evaluate_embeddings(
         >>> evaluate_embeddings(samples, torch.eye(2), torch.eye(2), k=(1,)).metrics["recall@1"]
         1.0
     """
+    words: dict[str, Any] = {"k": k, "post": post, "denominator": denominator, "empty": empty}
     task, query_rows, gallery_rows = task_rows(data)
     queries = _fitting(embeddings, query_rows, "embeddings")
     if task.gallery is None:
         if gallery_embeddings is not None:
             raise DataError("groups are searched among themselves: give their embeddings alone")
-        return task.score(queries, k=k, post=post)
+        return task.score(queries, **words)
     if gallery_embeddings is None:
         raise DataError("the data have documents: give their embeddings as gallery_embeddings, beside the queries'")
     assert gallery_rows is not None
-    return task.score(queries, _fitting(gallery_embeddings, gallery_rows, "gallery_embeddings"), k=k, post=post)
+    return task.score(queries, _fitting(gallery_embeddings, gallery_rows, "gallery_embeddings"), **words)
 
 
 def task_rows(data: Any) -> tuple[RetrievalTask, tuple[list[int], int], tuple[list[int], int] | None]:

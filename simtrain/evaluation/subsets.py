@@ -16,6 +16,8 @@ from simtrain.errors import ConfigError
 from simtrain.evaluation.post_processing import PostProcessing
 from simtrain.evaluation.retrieval import RetrievalResult, RetrievalTask, encode_task, retrieval_task
 from simtrain.evaluation.table import markdown_table
+from simtrain.metrics.formulas import Denominator, checked_denominator
+from simtrain.metrics.unmatched import Empty, checked_empty
 from simtrain.models import SimilarityModel
 
 
@@ -67,6 +69,8 @@ def evaluate_subsets(
     batch_size: int = 32,
     show_progress: bool | None = None,
     post: PostProcessing | None = None,
+    denominator: Denominator = "min_k_relevant",
+    empty: Empty = "skip",
 ) -> SubsetResult:
     """Measure several random subsets of a test set.
 
@@ -86,6 +90,8 @@ def evaluate_subsets(
         batch_size: Items a batch while encoding.
         show_progress: Show a progress bar; None shows one on a terminal for work of over a second.
         post: What is done to the embeddings.
+        denominator: Divisor of ``map@k``, see :func:`simtrain.evaluate`.
+        empty: What to do about queries without a relevant item, see there.
 
     Returns:
         The subsets' results, their mean and deviation.
@@ -105,11 +111,12 @@ def evaluate_subsets(
         [4, 4, 4]
     """
     check_numbers(n_queries=n_queries, repeats=repeats, n_gallery=n_gallery)
+    words: dict[str, Any] = {"denominator": checked_denominator(denominator), "empty": checked_empty(empty)}
     task = retrieval_task(data)
     options: dict[str, Any] = {"batch_size": batch_size, "show_progress": show_progress}
     results = []
     for part in subsets(task, n_queries, repeats, seed, n_gallery):
-        results.append(part.score(*encode_task(model, part, **options), k=k, post=post))
+        results.append(part.score(*encode_task(model, part, **options), k=k, post=post, **words))
     return SubsetResult(results)
 
 

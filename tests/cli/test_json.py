@@ -1,13 +1,17 @@
 """With --json, stdout is one JSON document; everything else is on stderr."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from simtrain import evaluate
 from simtrain.cli import app
+from simtrain.data import read_pairs
 from simtrain.encoders import NgramEncoder
+from simtrain.errors import SimtrainError
 from simtrain.evaluation import JudgedSearch, Qrels, write_beir
 from simtrain.heads import EmptyHead
 from simtrain.models import SimilarityModel
@@ -62,6 +66,52 @@ def test_evaluate_and_evaluate_embeddings_give_equal_figures(folder):
     assert "hit_rate@2" in by_model["metrics"]
     errors = answer("evaluate", "model", "pairs.jsonl", "--errors", 1)["errors"]
     assert len(errors["worst_queries"]) == 1
+
+
+def test_the_divisor_of_map_and_queries_with_nothing_to_find_are_options(folder):
+    rows = [{"query": f"q{n % 4}", "document": f"d{n}", "score": float(n < 11)} for n in range(12)]
+    rows.append({"query": "lonely", "document": "d0", "score": 0.0})
+    Path("graded.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for column in ("query", "document"):
+        answer("encode", "model", "graded.jsonl", f"{column}.npy", "--text-column", column)
+    saved = ("evaluate-embeddings", "graded.jsonl", "query.npy", "document.npy")
+    samples = read_pairs("graded.jsonl")
+    model = SimilarityModel.load("model")
+    for denominator, empty in (("relevant", "zero"), ("hits", "skip"), ("min_k_relevant", "zero")):
+        words = ("-k", 2, "--denominator", denominator, "--empty", empty)
+        expected = evaluate(model, samples, k=2, denominator=denominator, empty=empty)
+        assert expected.n_queries == (5 if empty == "zero" else 4)
+        for command in (("evaluate", "model", "graded.jsonl"), saved):
+            found = answer(*command, *words)
+            assert found["metrics"] == pytest.approx(expected.metrics)
+            assert (found["n_queries"], found["n_queries_without_match"]) == (expected.n_queries, 1)
+        subset = answer("evaluate", "model", "graded.jsonl", *words, "--subset-queries", 5, "--repeats", 2)
+        assert subset["mean"] == pytest.approx(expected.metrics), "a subset of all queries"
+    maps = {
+        name: answer("evaluate", "model", "graded.jsonl", "-k", 2, "--denominator", name)["metrics"]["map@2"]
+        for name in ("min_k_relevant", "relevant", "hits")
+    }
+    assert maps["relevant"] < maps["min_k_relevant"] < maps["hits"]
+    text = CliRunner().invoke(app, ["evaluate", "model", "graded.jsonl", "--empty", "zero"]).output
+    assert "5 queries over 12 items; of these 1 have nothing to find" in text
+    text = CliRunner().invoke(app, ["evaluate", "model", "graded.jsonl"]).output
+    assert "4 queries over 12 items; 1 more have nothing to find" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["none", "none.csv", "--denominator", "relevent"], "unknown denominator 'relevent'; did you mean 'relevant'"),
+        (["none", "none.csv", "--empty", "zeros"], "unknown value of empty, 'zeros'; did you mean 'zero'"),
+        (["model", "lonely.jsonl", "--empty", "error"], "1 queries have no relevant item in the gallery, such as"),
+    ],
+)
+def test_wrong_ways_of_forming_figures_are_told(folder, words, message):
+    rows = [("q", "d", 1.0), ("lonely", "d", 0.0)]
+    lines = [json.dumps(dict(zip(("query", "document", "score"), row, strict=True))) + "\n" for row in rows]
+    Path("lonely.jsonl").write_text("".join(lines))
+    with pytest.raises(SimtrainError, match=re.escape(message)):
+        CliRunner().invoke(app, ["evaluate", *words], catch_exceptions=False)
 
 
 def test_a_folder_of_beir_is_evaluated_with_the_judgements_of_a_split(folder):
