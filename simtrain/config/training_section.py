@@ -9,6 +9,7 @@ from simtrain.config.limits import Above, AtLeast, Matching, OneOf, limited
 
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true")
 LOOPS = ("auto", "cached", "trainer")
+_TIME = r"(?=.*[1-9])\d+:\d\d?:\d\d?:\d\d?"
 DEVICES = ("auto", "cpu", "cuda", "gpu", "mps")
 
 
@@ -73,7 +74,7 @@ class TrainingConfig:
     progress_bar: bool | None = None
     loop: str = limited("auto", OneOf(LOOPS))
     max_steps: int | None = limited(None, AtLeast(1))
-    max_time: str | None = limited(None, Matching(r"\d+:\d\d?:\d\d?:\d\d?", "DD:HH:MM:SS, such as 00:12:00:00"))
+    max_time: str | None = limited(None, Matching(_TIME, "DD:HH:MM:SS, longer than no time, such as 00:12:00:00"))
     valid_begin_epoch: int = limited(1, AtLeast(1))
     valid_interval_epoch: int | None = limited(1, AtLeast(1))
     valid_begin_iter: int | None = limited(4000, AtLeast(1))

@@ -58,7 +58,8 @@ class LoggedFigures(_LoggerConnector):
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
         """As Lightning does, which saves all that has waited."""
         super().log_metrics(metrics, step)
-        self._saved_at = time.monotonic()
+        if metrics:
+            self._saved_at = time.monotonic()
 
     def _log_unsaved(self, metrics: dict[str, Any]) -> None:
         self._logged_metrics.update(metrics)

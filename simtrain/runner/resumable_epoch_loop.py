@@ -11,15 +11,14 @@ from lightning.pytorch.loops.evaluation_loop import _EvaluationLoop
 from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from simtrain.runner.due_evaluations import due_of
 from simtrain.runner.triggered_epoch_loop import TriggeredEpochLoop
 
 
-class _WholeValidation(_EvaluationLoop):
-    """Lightning's loop, which SIGTERM does not break off: in the middle of a validation a run cannot be saved."""
+class WholeEvaluation(_EvaluationLoop):
+    """Lightning's loop, which SIGTERM does not break off: in the middle of an evaluation a run cannot be saved."""
 
     def _evaluation_step(self, *args: Any, **kwargs: Any) -> None:
-        # Raised after all that belongs to the batch is done; it comes again where the validation is over.
+        # Raised after all that belongs to the batch is done; it comes again where the evaluation is over.
         with suppress(SIGTERMException):
             super()._evaluation_step(*args, **kwargs)
 
@@ -33,7 +32,7 @@ class ResumableEpochLoop(TriggeredEpochLoop):
 
     def __init__(self, trainer: lightning.Trainer, min_steps: int | None, max_steps: int) -> None:
         super().__init__(trainer, min_steps, max_steps)
-        self.val_loop = _WholeValidation(
+        self.val_loop = WholeEvaluation(
             trainer, TrainerFn.FITTING, RunningStage.VALIDATING, verbose=False, inference_mode=False
         )
 
@@ -76,10 +75,9 @@ class ResumableEpochLoop(TriggeredEpochLoop):
         try:
             super().on_advance_end(data_fetcher)
         except SIGTERMException:
-            due = due_of(self.trainer)
-            is_more_due = due is not None and any(triggers.is_due(self._now()) for triggers, _ in due.own)
-            if not self.trainer.validating and not is_more_due:
-                self._reach_place()
+            # Raised where validation is over, but not what else is due, and the batch ends with that.
+            self._run_own()
+            self._reach_place()
             raise
         self._reach_place()
 

@@ -19,16 +19,25 @@ class TriggeredEpochLoop(_TrainingEpochLoop):
     def on_advance_end(self, data_fetcher: Any) -> None:
         """As Lightning does, validation included; then what else is due."""
         super().on_advance_end(data_fetcher)
+        self._run_own()
+
+    def _run_own(self) -> None:
         due = due_of(self.trainer)
-        for triggers, run in due.own if due is not None else ():
-            if triggers.is_due(self._now()):
-                due.run_own(run, self.trainer)  # type: ignore[union-attr]
+        wanted = [run for triggers, run in due.own if triggers.is_due(self._now())] if due is not None else []
+        # Their figures are logged beside those of the batch, as a validation's are: Lightning has counted on already.
+        counted = 0 if self._should_accumulate() else 1
+        self._batches_that_stepped -= counted
+        for run in wanted:
+            due.run_own(run, self.trainer)  # type: ignore[union-attr]
+        self._batches_that_stepped += counted
 
     def _should_check_val_fx(self, data_fetcher: Any) -> bool:
         due = due_of(self.trainer)
         if due is None:
             return bool(super()._should_check_val_fx(data_fetcher))
-        return bool(self.trainer.enable_validation) and due.valid.is_due(self._now())
+        # A loop of one's own may have lent its loader to Lightning's, and validates by itself.
+        by_trainer = due.validate is not None and self.trainer.enable_validation
+        return bool(by_trainer) and due.valid.is_due(self._now())
 
     def _now(self) -> Moment:
         trainer, progress = self.trainer, self.batch_progress

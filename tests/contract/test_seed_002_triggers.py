@@ -156,6 +156,8 @@ def test_002_9_a_loop_of_ones_own_is_run_where_it_is_due(stage):
         assert mine.seen == [(count, False, False) for count in (1, 2, 3, 4)]
         assert Look.figures == [2.0, 4.0]
         assert [mode for step, mode, _ in model.seen if step == "train"] == [True] * 4
+        # And nobody else runs it: of a derived loop, Lightning's has the loader.
+        assert len([step for step, *_ in model.seen if step != "train"]) == 4 * isinstance(mine, Derived)
 
 
 @pytest.mark.contract("wall_e-5")
@@ -179,7 +181,14 @@ def test_wall_e_5_training_goes_on_in_train_mode_after_an_evaluation_in_the_midd
         ({"valid_begin_iter": 0}, "training.valid_begin_iter should be at least 1, got 0"),
         ({"test_interval_iter": -1}, "training.test_interval_iter should be at least 1, got -1"),
         ({"max_steps": 0}, "training.max_steps should be at least 1, got 0"),
-        ({"max_time": "12h"}, "training.max_time is written DD:HH:MM:SS, such as 00:12:00:00, got '12h'"),
+        (
+            {"max_time": "12h"},
+            "training.max_time is written DD:HH:MM:SS, longer than no time, such as 00:12:00:00, got '12h'",
+        ),
+        (
+            {"max_time": "00:00:00:00"},
+            "training.max_time is written DD:HH:MM:SS, longer than no time, such as 00:12:00:00, got '00:00:00:00'",
+        ),
     ],
 )
 def test_ruling_9_limits_of_the_triggers_are_told_at_construction(training, message):

@@ -129,11 +129,17 @@ def test_a_job_that_was_stopped_goes_on_with_one_more_word(job, tmp_path):
 
 
 def test_a_job_that_begins_anew_puts_the_checkpoints_before_it_aside(job, tmp_path):
-    for seed in (1, 2):
+    weights = []
+    for seed in (1, 2, 3):
         fit(job, ["training.epochs=1", f"seed={seed}", "checkpoint.topk=0"])
-    names = {"epoch=1-step=7.ckpt", "last.ckpt"}
-    for folder in ("checkpoints", "checkpoints-previous"):
+        weights.append((tmp_path / "run" / "checkpoints" / "last.ckpt").read_bytes())
+    names, folders = (
+        {"epoch=1-step=7.ckpt", "last.ckpt"},
+        ("checkpoints-previous", "checkpoints-previous-2", "checkpoints"),
+    )
+    for folder, expected in zip(folders, weights, strict=True):
         assert {file.name for file in (tmp_path / "run" / folder).iterdir()} == names
+        assert (tmp_path / "run" / folder / "last.ckpt").read_bytes() == expected
     assert resume_path("auto", tmp_path / "run").parent.name == "checkpoints"
 
 

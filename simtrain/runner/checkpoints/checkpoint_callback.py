@@ -50,7 +50,7 @@ class CheckpointCallback(Checkpoint):
         begin_step: First optimizer step that is saved. Default: ``step_interval``.
         step_interval: Optimizer steps from one save to the next; None for no saves by step.
         on_exception: Save, too, where an exception breaks the run off. It comes from the middle of a step, so that the
-            run cannot go on from it to the bit: ``resume_from=auto`` leaves it alone.
+            run cannot go on from it to the bit: ``resume_from=auto`` leaves it alone. It goes when the run has ended.
 
     Raises:
         ConfigError: A number is out of its range, or the name of a figure does not tell its direction.
@@ -109,6 +109,12 @@ class CheckpointCallback(Checkpoint):
             self.saved.load_state_dict([], [])
             if trainer.is_global_zero:
                 self._put_aside()
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Remove what was saved where the run broke off before: it has ended after all."""
+        if trainer.is_global_zero:
+            for file in self.folder.glob(f"{ON_EXCEPTION}*.ckpt"):
+                file.unlink(missing_ok=True)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Take the monitored figures of this validation, for the checkpoint of these weights."""
@@ -201,8 +207,9 @@ class CheckpointCallback(Checkpoint):
         files = list(self.folder.glob("*.ckpt"))
         if not files:
             return
-        previous = self.folder.with_name(f"{self.folder.name}-previous")
-        shutil.rmtree(previous, ignore_errors=True)
+        name, count = f"{self.folder.name}-previous", 1
+        while (previous := self.folder.with_name(name if count == 1 else f"{name}-{count}")).exists():
+            count += 1
         previous.mkdir()
         for file in files:
             os.replace(file, previous / file.name)

@@ -108,7 +108,8 @@ def test_what_is_kept_is_remembered_by_a_resumed_run(tmp_path):
     train("cached", tmp_path / "whole", epochs=5, checkpoint=settings)
     train("cached", tmp_path / "left", epochs=5, checkpoint=settings, callbacks=[Break(33)], expect=Left)
     train("cached", tmp_path / "left", epochs=5, checkpoint=settings, resume_from="auto")
-    assert set(names(tmp_path / "left")) == {*names(tmp_path / "whole"), "exception-Left.ckpt"}
+    # What was saved where it broke off has gone with the end of the run.
+    assert set(names(tmp_path / "left")) == set(names(tmp_path / "whole"))
 
 
 class Left(Exception):
