@@ -96,7 +96,7 @@ def test_000_5_validation_figures_are_means_over_the_items(trainer):
     assert logged == pytest.approx((6 * losses[0] + 2 * losses[1]) / 8)
 
 
-@pytest.mark.contract("000-7")
+@pytest.mark.contract("000-7", "wall_e-13")
 @pytest.mark.parametrize("wrap", [None, "model", "state_dict", "safetensors"])
 def test_000_7_load_checkpoint_takes_every_usual_form(tmp_path, wrap):
     source, model = ToyModel(), ToyModel()
@@ -110,7 +110,7 @@ def test_000_7_load_checkpoint_takes_every_usual_form(tmp_path, wrap):
     assert torch.equal(model.linear.weight, source.linear.weight)
 
 
-@pytest.mark.contract("000-7")
+@pytest.mark.contract("000-7", "wall_e-13")
 def test_000_7_load_checkpoint_takes_lightnings_own_file(tmp_path, trainer):
     model = ToyModel()
     fitted = trainer(max_epochs=1)
@@ -121,7 +121,7 @@ def test_000_7_load_checkpoint_takes_lightnings_own_file(tmp_path, trainer):
     assert torch.equal(fresh.linear.weight, model.linear.weight)
 
 
-@pytest.mark.contract("000-7")
+@pytest.mark.contract("000-7", "wall_e-13")
 def test_000_7_missing_names_are_returned_and_unexpected_ones_reported(tmp_path, caplog):
     torch.save({"linear.weight": torch.ones(1, 10), "extra.bias": torch.ones(1)}, tmp_path / "w.pt")
     with caplog.at_level(logging.WARNING, logger="simtrain"):
@@ -129,7 +129,7 @@ def test_000_7_missing_names_are_returned_and_unexpected_ones_reported(tmp_path,
     assert "extra.bias" in caplog.text
 
 
-@pytest.mark.contract("000-7")
+@pytest.mark.contract("000-7", "wall_e-13")
 def test_000_7_a_file_in_which_nothing_matches_is_an_error_and_changes_nothing(tmp_path):
     torch.save({"other.weight": torch.ones(2)}, tmp_path / "w.pt")
     model = ToyModel()
@@ -149,7 +149,7 @@ class Trap:
         return (Path.touch, (Path(self.path),))
 
 
-@pytest.mark.contract("000-7")
+@pytest.mark.contract("000-7", "wall_e-13")
 def test_000_7_a_checkpoint_with_code_is_refused_and_nothing_of_it_runs(tmp_path):
     torch.save({"linear.weight": torch.ones(1, 10), "trap": Trap(tmp_path / "ran")}, tmp_path / "w.pt")
     with pytest.raises(CheckpointError, match="safetensors"):
@@ -274,7 +274,7 @@ def test_000_12_the_registry_of_models_takes_modules_alone_and_each_name_once():
         BaseModel.from_cfg({"type": "YourModelClass"})
 
 
-@pytest.mark.contract("000-13", "ruling-7")
+@pytest.mark.contract("000-13", "ruling-7", "wall_e-15")
 def test_000_13_freezing_searches_the_pattern_and_gives_the_model_back():
     model = YourModelClassName()
     assert model.freeze_parameters(regex="^layer") is model

@@ -343,7 +343,7 @@ def test_002_16_evaluators_get_the_state_and_measure_their_stage():
     assert runner.test()["mean"] == pytest.approx(figures["mean"])
 
 
-@pytest.mark.contract("002-16")
+@pytest.mark.contract("002-16", "wall_e-12")
 def test_002_16_an_evaluator_may_be_given_by_its_metrics_or_a_config():
     runner = Runner(ToyModel(), 1, valid_data_loader=loader(), valid_evaluator={"mine": Mean()})
     assert set(runner.valid()) == {"mine/mean", "mine/mean_validation", "validation_loss"}

@@ -135,6 +135,7 @@ def test_offline_evaluation_is_that_of_a_loop():
         accuracy.offline_evaluate([1], chunk_size=0)
 
 
+@pytest.mark.contract("wall_e-25")
 def test_parts_of_processes_are_joined_sample_by_sample():
     # A distributed sampler of 5 samples gives 0 2 4 and 1 3 0.
     assert _one_a_sample([[0, 2, 4], [1, 3, 0]], 5, "m") == [0, 1, 2, 3, 4]
