@@ -18,10 +18,12 @@ import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import torch
 
 Figures = dict[str, float]
+Work = Callable[[torch.Tensor, torch.Tensor], Figures | None]
 DIM = 128
 # How far the centres lie apart: nearest neighbours are mostly right, or mostly wrong.
 QUALITY = {"trained": 1.5, "poor": 0.35}
@@ -66,7 +68,7 @@ def pml_faiss(points: torch.Tensor, labels: torch.Tensor) -> Figures:
     return dict(zip(("precision@1", "r_precision", "map@r"), (found[name] for name in names), strict=True))
 
 
-WAYS: dict[str, Callable[[torch.Tensor, torch.Tensor], Figures | None]] = {
+WAYS: dict[str, Work] = {
     "matmul (floor)": matmul,
     "matmul + topk, k = R": matmul_topk,
     "simtrain": simtrain_report,
@@ -74,26 +76,26 @@ WAYS: dict[str, Callable[[torch.Tensor, torch.Tensor], Figures | None]] = {
 }
 
 
-def measure(way: str, shape: tuple[int, int, str], threads: int, answer: Connection) -> None:
+def measure(work: Work, shape: tuple[int, int, str], threads: int, answer: Connection) -> None:
     torch.set_num_threads(threads)
     points, labels = data(*shape)
-    WAYS[way](points[:2000], labels[:2000] % 100)
+    work(points[:2000], labels[:2000] % 100)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
-    figures = WAYS[way](points, labels)
+    figures = work(points, labels)
     seconds = time.perf_counter() - start
     megabytes = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     answer.send({"seconds": seconds, "megabytes": megabytes, "figures": figures})
 
 
-def in_own_process(way: str, shape: tuple[int, int, str], threads: int) -> dict[str, float]:
+def in_own_process(work: Work, shape: tuple[int, int, str], threads: int) -> dict[str, Any]:
     """A process each, so that one way's memory does not hide another's."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=measure, args=(way, shape, threads, sender))
+    process = context.Process(target=measure, args=(work, shape, threads, sender))
     process.start()
     sender.close()
-    result: dict[str, float] = receiver.recv()
+    result: dict[str, Any] = receiver.recv()
     process.join()
     return result
 
@@ -116,10 +118,10 @@ def main() -> None:
     for n, classes, quality in itertools.product(arguments.sizes, arguments.classes, arguments.quality):
         if classes > n // 3:
             continue
-        runs: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
+        runs: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
         for _ in range(arguments.repeats):
             for way in ways:
-                runs[way].append(in_own_process(way, (n, classes, quality), arguments.threads))
+                runs[way].append(in_own_process(WAYS[way], (n, classes, quality), arguments.threads))
         seconds = {way: statistics.median(run["seconds"] for run in runs[way]) for way in ways}
         for way in ways:
             row = {"n": n, "classes": classes, "embeddings": quality, "way": way, "seconds": seconds[way]}

@@ -1,4 +1,38 @@
-"""How good a model is at retrieval, how sure that is, and whether another one is better."""
+"""How good a model is at retrieval, how sure that is, and whether another one is better.
+
+================================  =============================================================================
+wanted                            where
+================================  =============================================================================
+a model on a test set             :func:`evaluate`; from embeddings on disk: :func:`evaluate_embeddings`
+... on random parts of it         :func:`evaluate_subsets`
+in training: the validation data  :class:`SetRetrieval`, in ``TrainableModel(evaluators=...)``
+... a test set of its own         :class:`HeldOutRetrieval`, likewise
+... batch by batch                :class:`simtrain.AttachedMetric` around a class of :mod:`simtrain.metrics`
+intervals; which model is better  :meth:`RetrievalResult.interval`, :meth:`RetrievalResult.compare`
+tables                            :func:`result_table`, :func:`results_table`, :func:`comparison_table`
+BEIR folders                      :func:`read_beir`, :func:`write_beir`; they hold a :class:`JudgedSearch`
+TREC runs and judgements          :func:`read_run`, :func:`read_qrels`, :func:`search_run`, :func:`run_metrics`
+benchmarks of images              :func:`read_cub200`, :func:`read_online_products`, ...
+mteb                              ``mteb.evaluate(as_mteb(model), tasks)``
+what goes wrong                   :func:`worst_queries`, :func:`confused_classes`, :func:`likely_wrong_labels`
+items on both sides of a split    :func:`near_duplicates`
+better figures without training   :class:`PostProcessing`: expansion, whitening, re-ranking
+hard negatives to train with      :func:`mine_hard_negatives`
+================================  =============================================================================
+
+Example:
+    >>> from simtrain import SimilarityModel
+    >>> from simtrain.data import SimilarityGroupSample
+    >>> from simtrain.encoders import NgramEncoder
+    >>> from simtrain.heads import EmptyHead
+    >>> model = SimilarityModel(NgramEncoder(64), EmptyHead(64))
+    >>> texts = ["sort a list", "sort a tuple", "open a file", "open a folder"]
+    >>> test = [SimilarityGroupSample(text, row // 2) for row, text in enumerate(texts)]
+    >>> print(result_table(evaluate(model, test, k=1), ["mrr"]))
+    | metric | value | 95 % interval |
+    |---|---|---|
+    | mrr | 1.000 | [1.000, 1.000] |
+"""
 
 from simtrain.evaluation.base_metric import BaseMetric, Numbered
 from simtrain.evaluation.beir import read_beir, read_beir_qrels, write_beir

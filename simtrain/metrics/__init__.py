@@ -1,4 +1,24 @@
-"""Exact nearest neighbours in bounded memory; retrieval metrics as functions and as torchmetrics ``Metric``s."""
+"""Exact nearest neighbours in bounded memory; retrieval metrics as functions and as torchmetrics ``Metric``s.
+
+===================================  ============================================================================
+wanted                               where
+===================================  ============================================================================
+all metrics of embeddings, as means  :func:`retrieval_report`
+... by query; by class or subgroup   :func:`retrieval_scores`; :func:`grouped_report` of these
+one metric, of known rankings        :func:`precision`, :func:`recall`, :func:`average_precision`, ...
+... gathered in training             :class:`RetrievalPrecision`, :class:`RetrievalMAP`, ... (``AttachedMetric``)
+nearest neighbours                   :func:`top_k`
+pairs: AUC, errors, thresholds       :func:`pair_auc`, :func:`fnmr_at_fmr`; :class:`PairAUC`, :class:`PairFNMR`
+the shape of the space               :func:`alignment`, :func:`uniformity`, :func:`effective_rank`
+===================================  ============================================================================
+
+Example:
+    >>> import torch
+    >>> points = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
+    >>> report = retrieval_report(points, ["cat", "cat", "dog", "dog"], k=1)
+    >>> report["precision@1"], report["mrr"]
+    (1.0, 1.0)
+"""
 
 from __future__ import annotations
 
