@@ -69,7 +69,7 @@ def judged() -> JudgedSearch:
 def test_the_commands_that_measure_run_as_they_are_printed(tmp_path, monkeypatch):
     [block] = [block for block in blocks("") if "simtrain compare" in block]
     commands = [shlex.split(line.partition("#")[0])[1:] for line in block.splitlines() if line.startswith("simtrain")]
-    assert len(commands) == 5
+    assert len(commands) == 6
     monkeypatch.chdir(tmp_path)
     write_pairs(tmp_path / "train.jsonl", "query", "document", 24)
     write_pairs(tmp_path / "test.jsonl", "query", "document", 8)
@@ -86,8 +86,8 @@ def test_the_commands_that_measure_run_as_they_are_printed(tmp_path, monkeypatch
         printed.append(done.stdout)
     assert "6 queries over 6 items" in printed[0]
     assert "near duplicates: 5" in printed[1], "the test questions are among the training ones"
-    assert "| ndcg@10 | " in printed[3]
-    assert "| +0.0000" in printed[4], "both runs are of one model"
+    assert "| ndcg@10 | " in printed[4]
+    assert "| +0.0000" in printed[5], "both runs are of one model"
 
 
 def test_the_config_of_the_readme_is_accepted():

@@ -29,9 +29,9 @@ Example:
     >>> texts = ["sort a list", "sort a tuple", "open a file", "open a folder"]
     >>> test = [SimilarityGroupSample(text, row // 2) for row, text in enumerate(texts)]
     >>> print(result_table(evaluate(model, test, k=1), ["mrr"]))
-    | metric | value | 95 % interval |
-    |---|---|---|
-    | mrr | 1.000 | [1.000, 1.000] |
+    | metric | value | 95% interval   |
+    | ------ | ----- | -------------- |
+    | mrr    | 1.000 | [1.000, 1.000] |
 """
 
 from simtrain.evaluation.base_metric import BaseMetric, Numbered
