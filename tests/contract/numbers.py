@@ -64,7 +64,7 @@ NUMBERS: dict[str, str] = {
     "wall_e-10": "a dotted key reaches the setting that it names",
     "wall_e-11": "optional packages are optional, and the hint to install them is seen",
     "wall_e-12": "evaluators are made of a mapping or a config",
-    "wall_e-13": "checkpoints run no code, of Lightning's form too; a foreign file is an error, unexpected weights are named",
+    "wall_e-13": "checkpoints run no code; a foreign file is an error, unexpected weights are named",
     "wall_e-14": "misspelt keys and unknown types are errors that name the nearest",
     "wall_e-15": "a pattern that begins a name freezes what it begins",
     "wall_e-16": "loaders with batch samplers work and keep their settings",

@@ -35,8 +35,8 @@ class CheckpointCallback(Checkpoint):
     name of the newest one, ``best.ckpt`` of the best one by the first monitor. Both come into being after the epoch's
     validation, so that they are of the weights that were measured.
 
-    A file holds the whole ``state_dict``, frozen encoders included, because it is also what ``load_checkpoint``,
-    ``training.load_from`` and ``load_from_checkpoint`` take, for which a missing weight is an error.
+    A file holds the whole ``state_dict``, frozen encoders included: ``load_from_checkpoint``, :meth:`Runner.load_best`
+    and ``load_checkpoint`` take it as all weights of the model, and would miss what is left out.
 
     Args:
         folder: Where the files go.
