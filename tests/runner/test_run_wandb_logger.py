@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from simtrain import Runner
+from tests.runner.exact_runs import KINDS
 from tests.runner.test_run_csv_logger import LeaveAt, Left, fit
 
 wandb = pytest.importorskip("wandb")
@@ -58,3 +60,13 @@ def test_002_15_a_resumed_run_is_one_run_of_weights_and_biases(tmp_path):
     assert ids[:3] == [one] * 3
     assert ids[3] not in (one, "")
     assert len(ids) == 4
+
+
+def test_a_training_without_the_hooks_of_fit_makes_the_folder(tmp_path):
+    make, loader, _, _ = KINDS["cached"]
+    folder = tmp_path / "runs" / "one"
+    cfg = {"run_dir": str(folder), "checkpoint": {"enable": False}, "wandb": {"enable": True, "offline": True}}
+    Runner(make(), 1, loader(), cfg={**cfg, "training": {"device": "cpu"}}).train()
+    ((run_id, lines),) = written(folder)
+    assert run_id == (folder / "wandb-id.txt").read_text().strip()
+    assert sum("train_loss" in line for line in lines) == 10
