@@ -30,82 +30,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_metric_learning import distances, losses, miners, reducers
+from memory_cases import CASES, ENUMERATED, MAIN
+from pytorch_metric_learning import losses
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from simtrain.losses import (
-    CircleLoss,
-    FastAPLoss,
-    GroupContrastiveLoss,
-    MultiSimilarityLoss,
-    NTXentLoss,
-    SupConLoss,
-    TripletLoss,
-)
 from simtrain.losses.memory_blocks import release_space
-from simtrain.losses.row_loss import RowLoss
 from simtrain.xbm import XbmBuffer
 
 PER_GROUP = 4
 GROUPS = 500
 RESULTS = Path(__file__).parents[1] / "results" / "memory.json"
-#: The losses whose floors are goals; and those where PML enumerates.
-MAIN = ["contrastive", "triplet hard", "supcon", "multi-similarity"]
-ENUMERATED = ["triplet all", "nt-xent"]
 #: Batch -> milliseconds of a step of Quaterion 0.1.35 at memory 10,000, dimension 384, one thread of another machine.
 QUATERION = {64: 43.0, 256: 131.0, 1_024: 710.0}
 #: Different batches that are queued and compared in turn.
 BATCHES = 16
+#: More than are ever taken.
+STEPS = 10_000
 
 warnings.filterwarnings("ignore")
-
-
-def cosine() -> Any:
-    return distances.CosineSimilarity()
-
-
-#: Name -> our loss, PML's, PML's miner, whether it picks pairs, and PML's bytes per (batch x memory) entry, roughly.
-CASES: dict[str, tuple[Callable[[], RowLoss], Callable[[], Any], Callable[[], Any] | None, bool, float]] = {
-    "contrastive": (
-        GroupContrastiveLoss,
-        lambda: losses.ContrastiveLoss(pos_margin=1, neg_margin=0.5, distance=cosine()),
-        None,
-        True,
-        50,
-    ),
-    "triplet hard": (
-        lambda: TripletLoss(0.2),
-        lambda: losses.TripletMarginLoss(0.2, distance=cosine(), reducer=reducers.MeanReducer()),
-        lambda: miners.BatchHardMiner(distance=cosine()),
-        True,
-        50,
-    ),
-    "triplet all": (
-        lambda: TripletLoss(0.2, mining="all"),
-        lambda: losses.TripletMarginLoss(0.2, distance=cosine()),
-        None,
-        False,
-        100 * 2,  # times the positives of an anchor, which grow with the memory: see `peer_bytes`
-    ),
-    "supcon": (lambda: SupConLoss(0.1), lambda: losses.SupConLoss(temperature=0.1), None, False, 60),
-    "multi-similarity": (
-        lambda: MultiSimilarityLoss(lambda_=0.5),
-        lambda: losses.MultiSimilarityLoss(alpha=2, beta=50, base=0.5),
-        lambda: miners.MultiSimilarityMiner(epsilon=0.1),
-        False,
-        80,
-    ),
-    "circle": (
-        lambda: CircleLoss(0.4, 80),
-        lambda: losses.CircleLoss(m=0.4, gamma=80, distance=cosine()),
-        None,
-        False,
-        80,
-    ),
-    "fast-ap": (FastAPLoss, lambda: losses.FastAPLoss(num_bins=10), None, False, 400),
-    "nt-xent": (lambda: NTXentLoss(0.1), lambda: losses.NTXentLoss(temperature=0.1), None, False, 300),
-}
 
 
 def draw(memory: int, batch: int, dim: int, device: str = "cpu") -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -156,12 +99,17 @@ def our_step(
 ) -> Any:
     loss, buffer = CASES[name][0](), XbmBuffer(len(memory), memory.shape[1], dtype=dtype).to(memory.device)
     buffer.queue(memory, memory_groups, torch.arange(len(memory), device=memory.device))
-    numbers = iter(range(10**9))
+    numbers = iter(range(STEPS))
+    # As from a loader, numbers of items that the memory does not know.
+    new = (-1 - torch.arange(STEPS * batches.shape[1], device=memory.device)).view(STEPS, -1)
 
     def step() -> Tensor:
         number = next(numbers)
-        anchors, groups = batches[number % BATCHES].clone().requires_grad_(), labels[number % BATCHES]
-        items = -1 - torch.arange(len(anchors), device=anchors.device) - number * len(anchors)
+        anchors, groups, items = (
+            batches[number % BATCHES].clone().requires_grad_(),
+            labels[number % BATCHES],
+            new[number],
+        )
         buffer.queue(anchors.detach(), groups, items)
         value = loss.memory_rows_loss(anchors, groups, items, buffer.rows())
         value.backward()

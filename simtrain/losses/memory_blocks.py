@@ -8,6 +8,7 @@ few blocks, whatever the size of batch and memory.
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -262,12 +263,12 @@ class _AgainstMemory(torch.autograd.Function):
                 is_free = all(part.dense is None for part in parts)
                 gradients.append([search.gradient(some, part, block, is_free=is_free) for part in parts])
         totals, counts = zip(*(map(_added, zip(*part, strict=True)) for part in zip(*blocks, strict=True)), strict=True)
-        shares = [count.clamp(min=1).to(prepared.vectors.dtype).reciprocal() for count in counts]
+        counts = [count.clamp(min=1) for count in counts]
         if needs_gradient:
             whole = [torch.cat(rows) if len(rows) > 1 else rows[0] for rows in zip(*gradients, strict=True)]
-            keep_gradients(ctx, prepared, _weighed(whole, shares))
+            keep_gradients(ctx, prepared, _quotients(whole, counts))
         ctx.dtype = anchors.dtype
-        return _weighed(totals, shares) + nan_of(prepared.vectors)
+        return _quotients(totals, counts) + nan_of(prepared.vectors)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
@@ -278,7 +279,5 @@ def _added(numbers: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(numbers)).sum() if len(numbers) > 1 else numbers[0]
 
 
-def _weighed(values: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
-    if len(values) == 1:
-        return values[0] * weights[0]
-    return torch.stack([value * weight for value, weight in zip(values, weights, strict=True)]).sum(dim=0)
+def _quotients(values: Sequence[Tensor], counts: Sequence[Tensor]) -> Tensor:
+    return functools.reduce(torch.add, (value / count for value, count in zip(values, counts, strict=True)))

@@ -45,6 +45,8 @@ class Positives(NamedTuple):
         """
         # Found once: each look-up by a mask would search it anew.
         places = kept.nonzero().view(-1)
+        if len(places) == len(kept):
+            return self
         return Positives(*(given.index_select(0, places) for given in self))
 
 
@@ -110,8 +112,7 @@ def take_positives(
     values = entries.index_select(0, places)
     entries.index_fill_(0, places, -torch.inf)
     found = Positives(rows, columns, values)
-    kept = values != -torch.inf
-    return found if bool(kept.all()) else found.where(kept)
+    return found.where(values != -torch.inf)
 
 
 def row_maximum(block: Float[Tensor, "rows columns"]) -> tuple[Float[Tensor, " rows"], Int64[Tensor, " rows"]]:

@@ -141,10 +141,11 @@ class XbmBuffer(nn.Module):
         begin, n_written = int(self.pointer), min(len(rows["items"]), self.buffer_size)
         n_first = min(n_written, self.buffer_size - begin)
         for name, new in rows.items():
-            ring, kept = getattr(self, name), new[-n_written:]
-            ring[begin : begin + n_first] = kept[:n_first]
-            if n_first < n_written:
-                ring[: n_written - n_first] = kept[n_first:]
+            ring, kept = getattr(self, name), new if n_written == len(new) else new[-n_written:]
+            if n_first == n_written:
+                ring.narrow(0, begin, n_written).copy_(kept)
+            else:
+                ring[begin:], ring[: n_written - n_first] = kept[:n_first], kept[n_first:]
         self.pointer.fill_((begin + n_written) % self.buffer_size)
         if not self._known_full:
             self.n_filled.add_(n_written).clamp_(max=self.buffer_size)

@@ -58,6 +58,14 @@ def triplets() -> list:
 KINDS = {
     "group": (groups, GroupSimilarityDataLoader, TripletLoss, None),
     "group-xbm": (groups, GroupSimilarityDataLoader, SupConLoss, XbmConfig(buffer_size=29, start_iteration=1)),
+    # Less than one process's share of a batch.
+    "group-small": (groups, GroupSimilarityDataLoader, SupConLoss, XbmConfig(buffer_size=5, start_iteration=0)),
+    "pairs-small": (
+        pairs,
+        PairsSimilarityDataLoader,
+        MultipleNegativesRankingLoss,
+        XbmConfig(buffer_size=5, start_iteration=0),
+    ),
     "group-momentum": (
         groups,
         GroupSimilarityDataLoader,
