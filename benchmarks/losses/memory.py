@@ -105,11 +105,8 @@ def our_step(
 
     def step() -> Tensor:
         number = next(numbers)
-        anchors, groups, items = (
-            batches[number % BATCHES].clone().requires_grad_(),
-            labels[number % BATCHES],
-            new[number],
-        )
+        anchors, groups = batches[number % BATCHES].clone().requires_grad_(), labels[number % BATCHES]
+        items = new[number]
         buffer.queue(anchors.detach(), groups, items)
         value = loss.memory_rows_loss(anchors, groups, items, buffer.rows())
         value.backward()

@@ -262,8 +262,10 @@ class _AgainstMemory(torch.autograd.Function):
                 # Where a part's slopes are the block, it is no space for another's.
                 is_free = all(part.dense is None for part in parts)
                 gradients.append([search.gradient(some, part, block, is_free=is_free) for part in parts])
-        totals, counts = zip(*(map(_added, zip(*part, strict=True)) for part in zip(*blocks, strict=True)), strict=True)
-        counts = [count.clamp(min=1) for count in counts]
+        totals, counted = zip(
+            *(map(_added, zip(*part, strict=True)) for part in zip(*blocks, strict=True)), strict=True
+        )
+        counts = [count.clamp(min=1) for count in counted]
         if needs_gradient:
             whole = [torch.cat(rows) if len(rows) > 1 else rows[0] for rows in zip(*gradients, strict=True)]
             keep_gradients(ctx, prepared, _quotients(whole, counts))
