@@ -14,7 +14,15 @@ from tests.runner.exact_runs import KINDS
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = Path(__file__).with_name("kill_runs.py")
-FEW = ["cached:clock", "cached:saving", "trained encoder:validation", "workers:step", "accumulation:step", "plain:end"]
+FEW = [
+    "cached:clock",
+    "cached:saving",
+    "trained encoder:validation",
+    "workers:step",
+    "momentum:step",
+    "accumulation:step",
+    "plain:end",
+]
 
 
 def play(folder, words):

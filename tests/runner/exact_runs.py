@@ -47,8 +47,8 @@ def dropout_head(size):
     return SkipConnectionHead(size, dropout=0.3)
 
 
-def make_model(cache=None, trainable=False, xbm=True):
-    memory = XbmConfig(buffer_size=30, start_iteration=2) if xbm else None
+def make_model(cache=None, trainable=False, xbm=True, **memory_words):
+    memory = XbmConfig(buffer_size=30, start_iteration=2, **memory_words) if xbm else None
     metric = AttachedMetric("p", RetrievalPrecision(1), on_epoch=True)
     return group_model(
         encoders=BagEncoder(trainable=trainable),
@@ -127,6 +127,7 @@ KINDS = {
     "cached": (partial(make_model, CPU), make_loader, valid_loader, {}),
     "uncached": (make_model, make_loader, valid_loader, {"loop": "trainer"}),
     "trained encoder": (partial(make_model, trainable=True), make_loader, valid_loader, {}),
+    "momentum": (partial(make_model, trainable=True, momentum=0.9), make_loader, valid_loader, {}),
     "workers": (partial(make_model, trainable=True), partial(make_loader, num_workers=2), valid_loader, {}),
     "accumulation": (make_model, make_loader, valid_loader, {"gradient_accumulation": 3, "grad_clip": 0.1}),
     "cached accumulation": (partial(make_model, CPU), make_loader, valid_loader, {"gradient_accumulation": 3}),
