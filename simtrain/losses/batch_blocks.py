@@ -124,7 +124,7 @@ def _slope_times_vectors(parts: Sequence[Part], shares: list[Tensor], block: Ten
         rows, columns = torch.cat([part.rows for part in parts]), torch.cat([part.columns for part in parts])
         slopes = torch.cat([part.slopes * share for part, share in zip(parts, shares, strict=True)])
         both = torch.cat([rows, columns]), torch.cat([columns, rows])
-        return weighted_sums(*both, slopes.repeat(2), vectors, len(vectors))
+        return weighted_sums(*both, torch.cat([slopes, slopes]), vectors, len(vectors))
     slope = _slope_of(parts, shares, block)
     return (slope + slope.T) @ vectors
 

@@ -7,7 +7,7 @@ from jaxtyping import Int64, Integer
 from torch import Tensor
 
 #: Comparisons of labels that are simply made; more are found by sorting.
-_FEW = 1 << 16
+_FEW = 1 << 15
 
 
 class LabelIndex:
