@@ -53,7 +53,7 @@ def show(
 
 @app.command()
 def check(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Say everything that is wrong with a config, without running it; exit code 2 if something is."""
+    """Say all that is wrong with a config and shows without loading encoders or data; exit code 2 if something is."""
     with answering(as_json) as answer:
         from simtrain.config.loading import examine
         from simtrain.runner.job_check import job_problems
