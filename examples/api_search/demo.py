@@ -4,10 +4,12 @@ Run it with ``make demo``, or ``python examples/api_search/demo.py`` from the pr
 ``runs/api_search``; a second run finds its data and its embeddings there.
 """
 
+import hashlib
 import json
 import logging
 import platform
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -40,6 +42,8 @@ def main() -> None:
     logging.getLogger("simtrain").setLevel(logging.INFO)
     with stage("collect (description, entry) pairs from installed packages"):
         collect()
+    for folder in RUN.glob("checkpoints*"):  # of a demo before this one; a run of one's own puts them aside
+        shutil.rmtree(folder)
     with stage("encode once, train the head, measure before and after"):
         result = fit(load_cfg(HERE / "config.yaml"))
         report(result)
@@ -53,15 +57,17 @@ def main() -> None:
 
 
 def collect() -> None:
-    """Collect both splits side by side, unless those of the same package versions are there."""
+    """Collect both splits side by side, unless those of the same package versions and the same code are there."""
     packages = ("numpy", "scipy", "scikit-learn", "torch")
     sources = {"python": platform.python_version(), **{package: version(package) for package in packages}}
-    record = RUN / "sources.json"
-    if record.is_file() and json.loads(record.read_text()) == sources:
+    code = b"".join((HERE / name).read_bytes() for name in ("collect.py", "docstrings.py"))
+    sources["code"] = hashlib.sha256(code).hexdigest()
+    record, splits = RUN / "sources.json", {split: RUN / f"{split}.jsonl" for split in ("train", "test")}
+    there = all(file.is_file() for file in (record, *splits.values()))
+    if there and json.loads(record.read_text()) == sources:
         print("the pairs of these package versions are there already")
         return
     RUN.mkdir(parents=True, exist_ok=True)
-    splits = {split: RUN / f"{split}.jsonl" for split in ("train", "test")}
     running = [subprocess.Popen([sys.executable, HERE / "collect.py", *split]) for split in splits.items()]
     if any(process.wait() for process in running):
         raise SystemExit("collecting failed; see the message above")
