@@ -111,15 +111,20 @@ def are_finite(tensors: Iterable[Tensor]) -> bool:
         (True, False)
     """
     dense = [tensor._values() if tensor.is_sparse else tensor for tensor in tensors]
-    total = sum((tensor.sum().item() for tensor in dense if tensor.device.type == "cpu"), 0.0)
     by_device: dict[torch.device, list[Tensor]] = {}
     for tensor in dense:
-        if tensor.device.type != "cpu":
-            by_device.setdefault(tensor.device, []).append(tensor)
-    total += sum(torch.stack(torch._foreach_norm(group)).sum().item() for group in by_device.values())
-    # Sums and norms carry NaN and infinity on; one that overflows by its size alone is looked at again. On a CPU a sum
-    # is read at once and takes half of a norm's time; elsewhere each read is waited for.
-    return bool(total - total == 0) or all(bool(tensor.isfinite().all()) for tensor in dense)
+        by_device.setdefault(tensor.device, []).append(tensor)
+    # A total carries NaN and infinity on; one that overflows by its size alone is looked at again.
+    if all(total - total == 0 for total in map(_total, by_device.values())):
+        return True
+    return all(bool(tensor.isfinite().all()) for tensor in dense)
+
+
+def _total(tensors: list[Tensor]) -> float:
+    # On a CPU a sum is read at once, and takes half of a norm's time; elsewhere each read is waited for.
+    if tensors[0].device.type == "cpu":
+        return sum(tensor.sum().item() for tensor in tensors)
+    return torch.stack(torch._foreach_norm(tensors)).sum().item()
 
 
 def _check_buffers(trainer: Any, module: nn.Module, place: str) -> None:
