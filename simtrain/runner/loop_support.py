@@ -26,6 +26,7 @@ from simtrain.runner.evaluation_loops import ValidLoop
 from simtrain.runner.lent_settings import settings_lent
 from simtrain.runner.lifecycle import BatchLifecycle, Lifecycle
 from simtrain.runner.lightning_trainer import lightning_trainer
+from simtrain.runner.process_group_end import leaves_group_at_exit
 from simtrain.runner.process_loaders import for_process
 from simtrain.runner.quiet_lightning import quiet_lightning
 from simtrain.runner.runner_base import RunnerBase
@@ -132,7 +133,9 @@ class LoopSupport(RunnerBase):
             self.prepared_loader(stage)  # says what is missing
         with quiet_lightning(), settings_lent(self.model, self.cfg, self._given_optimizer):
             loop.runner = self
-            return loop.run()
+            outcome = loop.run()
+        leaves_group_at_exit()
+        return outcome
 
     def wrap_dataloader(self, dataloader: DataLoader[Any]) -> DataLoader[Any]:
         """A loader of this process's part of the data; see :func:`~simtrain.runner.process_loaders.for_process`.

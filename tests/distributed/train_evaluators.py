@@ -126,3 +126,4 @@ if __name__ == "__main__":
         result = measure(kind, 2, 6)
         assert dist.get_world_size() == 2
         (Path(sys.argv[1]) / f"{kind}-{dist.get_rank()}.json").write_text(json.dumps(result))
+    dist.destroy_process_group()

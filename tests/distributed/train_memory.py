@@ -173,3 +173,4 @@ if __name__ == "__main__":
         result = train(kind, 2, 6)
         assert dist.get_world_size() == 2
         torch.save(result, Path(sys.argv[1]) / f"{kind}-{dist.get_rank()}.pt")
+    dist.destroy_process_group()

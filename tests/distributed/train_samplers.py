@@ -9,6 +9,7 @@ from pathlib import Path
 
 import lightning
 import torch
+import torch.distributed as dist
 from torch.utils.data import DataLoader
 
 from simtrain.data import GroupSimilarityDataLoader, HardClassSampler, PKSampler, SimilarityGroupSample
@@ -89,3 +90,4 @@ def main(folder: str) -> None:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    dist.destroy_process_group()

@@ -1,6 +1,7 @@
 """Figures for Weights & Biases, written offline and read back."""
 
 import json
+import time
 
 import pytest
 
@@ -17,26 +18,35 @@ def _offline(monkeypatch):
         monkeypatch.setenv(name, value)
 
 
-def written(folder):
-    """For each part of a run, in order: the run's id, and the lines of figures."""
+def records(file):
+    """What a part of a run is made of. W&B's service writes the end of it a little after the run has finished."""
     from wandb.proto.wandb_internal_pb2 import Record
     from wandb.sdk.internal.datastore import DataStore
 
-    runs = []
-    for file in sorted(folder.glob("wandb/offline-run-*/*.wandb"), key=lambda one: one.stat().st_mtime_ns):
-        store, lines = DataStore(), []
+    until = time.monotonic() + 60
+    while True:
+        store, found = DataStore(), []
         store.open_for_scan(str(file))
         while (data := store.scan_data()) is not None:
-            record = Record()
-            record.ParseFromString(data)
-            if record.WhichOneof("record_type") == "run":
-                run_id = record.run.run_id
-            if record.WhichOneof("record_type") == "history":
-                items = record.history.item
-                lines.append({one.key or one.nested_key[0]: json.loads(one.value_json) for one in items})
+            found.append(Record())
+            found[-1].ParseFromString(data)
         store.close()
-        runs.append((run_id, lines))
-    return runs
+        if any(one.WhichOneof("record_type") == "exit" for one in found):
+            return found
+        assert time.monotonic() < until, f"{file} has no end: {len(found)} records"
+        time.sleep(0.05)
+
+
+def written(folder):
+    """For each part of a run, in order: the run's id, and the lines of figures."""
+    runs = []
+    for file in folder.glob("wandb/offline-run-*/*.wandb"):
+        kinds = [(one.WhichOneof("record_type"), one) for one in records(file)]
+        items = [one.history.item for kind, one in kinds if kind == "history"]
+        lines = [{one.key or one.nested_key[0]: json.loads(one.value_json) for one in line} for line in items]
+        (begin,) = [one.run for kind, one in kinds if kind == "run"]
+        runs.append((begin.start_time.ToNanoseconds(), begin.run_id, lines))
+    return [(run_id, lines) for _, run_id, lines in sorted(runs, key=lambda run: run[0])]
 
 
 @pytest.mark.contract("002-15", "002-18")
