@@ -1,4 +1,4 @@
-"""A process leaves its group when it ends, unless it broke off; tests/distributed/train_runner.py ends in the midst of one."""
+"""A process leaves its group when it ends, unless it broke off; see tests/distributed/train_runner.py, too."""
 
 import sys
 
