@@ -58,7 +58,22 @@ def class_name(value: object) -> str:
         >>> class_name(1)
         'builtins.int'
     """
-    return f"{type(value).__module__}.{type(value).__qualname__}"
+    return full_name(type(value))
+
+
+def full_name(kind: type) -> str:
+    """Module and name of a class, the same in a worker that was spawned: there the script is ``__mp_main__``.
+
+    Example:
+        >>> full_name(int)
+        'builtins.int'
+    """
+    return f"{script_name(kind.__module__)}.{kind.__qualname__}"
+
+
+def script_name(module: str | None) -> str | None:
+    """Name of a module, that of a script being ``__main__`` in all processes."""
+    return "__main__" if module == "__mp_main__" else module
 
 
 def value_digest(value: Any, other: OtherDigest, ordered: bool = False) -> Digest:
@@ -67,7 +82,7 @@ def value_digest(value: Any, other: OtherDigest, ordered: bool = False) -> Diges
     Args:
         value: None, bool, int, float, complex, str, bytes, numpy array or scalar, tensor, or a mapping, list,
             tuple or set of such values; of classes that extend one of these, their attributes count, too.
-        other: Called with any value of another kind; gives its digest or raises.
+        other: Called with any value of another kind, a class included; gives its digest or raises.
         ordered: Whether the order of a mapping's keys counts.
 
     Returns:
@@ -93,7 +108,7 @@ def value_digest(value: Any, other: OtherDigest, ordered: bool = False) -> Diges
 def marked_digest(value: Any, digest: Digest, other: OtherDigest, ordered: bool) -> Digest:
     """Digest of a value of a subclass: its class and its own attributes count beside its content."""
     attributes = pair_digests(list(getattr(value, "__dict__", {}).items()), other, ordered)
-    return node("of class", class_name(value).encode(), digest, *attributes)
+    return node("of class", other(type(value)), digest, *attributes)
 
 
 def scalar_digest(value: Any) -> Digest | None:
@@ -103,6 +118,8 @@ def scalar_digest(value: Any) -> Digest | None:
         return leaf(f"{kind.__name__}\0".encode(), value.tobytes())
     if kind is str or kind is np.str_:
         return leaf(b"str\0", value.encode("utf-8", "surrogatepass"))
+    if kind is memoryview and (value.format, value.ndim) != ("B", 1):  # the same bytes may be other numbers
+        return leaf(f"memory {value.format} {value.shape}\0".encode(), bytes(value))
     if kind in (bytes, bytearray, memoryview, np.bytes_):
         return leaf(b"bytes\0", bytes(value))
     if value is None:
@@ -122,7 +139,9 @@ def array_digest(array: Array, other: OtherDigest, ordered: bool = False) -> Dig
     """Digest of an array: type, shape and content; arrays of objects item by item."""
     shape = str(array.shape).encode()
     if array.dtype.hasobject:
-        return node("objects", shape, *(value_digest(item, other, ordered) for item in array.ravel().tolist()))
+        fields = repr(array.dtype.descr).encode() if array.dtype.names else b""
+        items = (value_digest(item, other, ordered) for item in array.ravel().tolist())
+        return node("objects", shape, *([fields] if fields else ()), *items)
     content = np.ascontiguousarray(array).reshape(-1)
     raw = content.view(np.uint8) if array.dtype.itemsize else content
     kind = repr(array.dtype.descr) if array.dtype.names else array.dtype.str  # the latter says nothing of fields

@@ -16,7 +16,7 @@ def encoder_fingerprint(encoder: nn.Module) -> str:
 
     Code of the user's is followed through every function, class and variable that it names, in whatever file;
     installed packages count by name and version. What code looks up by a computed name (``getattr(x, name)``), and
-    files that it reads when it runs, cannot be seen: name those in ``get_config_dict``.
+    files and environment variables that it reads when it runs, cannot be seen: name those in ``get_config_dict``.
 
     Costs one pass over the weights, some gigabytes a second.
 

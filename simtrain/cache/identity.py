@@ -14,12 +14,13 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from simtrain.cache.code_names import named_values
-from simtrain.cache.digests import Digest, class_name, node, tensor_digest, value_digest
+from simtrain.cache.code_names import is_users_module, named_values
+from simtrain.cache.digests import Digest, class_name, full_name, node, script_name, tensor_digest, value_digest
 from simtrain.cache.installed_code import installed_version
-from simtrain.cache.module_parts import looks_of, other_states, own_tensors, parts_of, places_of
+from simtrain.cache.module_parts import is_plain, looks_of, other_states, own_tensors, parts_of, places_of
 from simtrain.cache.traced_code import traced_code
 from simtrain.encoders.text_identity import lasting_rules
 from simtrain.errors import CacheError
@@ -32,6 +33,13 @@ _NAMED_KINDS = (
     types.GetSetDescriptorType,
     types.MemberDescriptorType,
 )
+# What __dict__ and __weakref__ are, and __orig_bases__ and __class__ hold.
+_PUT_BY_PYTHON = (types.GetSetDescriptorType, types.MemberDescriptorType, type)
+_TOKENIZER_SETTINGS = (
+    *("model_max_length", "padding_side", "truncation_side", "model_input_names"),
+    *("special_tokens_map", "split_special_tokens", "chat_template"),
+)
+_TOKENIZER_RUNTIME = frozenset({"name_or_path", "init_inputs", "init_kwargs", "deprecation_warnings", "verbose"})
 
 
 class Identity:
@@ -61,7 +69,9 @@ class Identity:
             for key in left:  # each may name more
                 name, value = self._variables[key]
                 done[key] = node("variable", name.encode(), self._of_named(f"the variable {name!r}", value))
-        return node(tag, *digests, *sorted(done.values())).hex()
+        default = torch.get_default_dtype()  # what torch.tensor([0.5]) is of
+        unusual = [] if default is torch.float32 else [str(default).encode()]
+        return node(tag, *digests, *sorted(done.values()), *unusual).hex()
 
     def of(self, value: Any) -> Digest:
         """Digest of any value."""
@@ -118,7 +128,8 @@ class Identity:
         if isinstance(value, functools.cached_property):  # holds a lock
             return node("cached property", self.of(value.func))
         if isinstance(value, functools.partial):
-            return node("partial", self.of(value.func), self.of(value.args), self.of(value.keywords))
+            parts = [value.func, value.args, value.keywords, *([vars(value)] if vars(value) else ())]
+            return node("partial", *(self.of(part) for part in parts), *self._of_own_class(value, functools.partial))
         if isinstance(value, nn.Module):
             known = self._known.get(id(value))
             return self.of_module(value) if known is None else node("module of the encoder", known.encode())
@@ -127,7 +138,7 @@ class Identity:
         if isinstance(value, type):
             return self._of_class(value)
         if isinstance(value, types.ModuleType):
-            return node("library", value.__name__.encode(), str(installed_version(value.__name__)).encode())
+            return self._of_module_object(value)
         if isinstance(value, _NAMED_KINDS):
             return self._of_name(value)
         if hasattr(value, "get_vocab") and hasattr(value, "backend_tokenizer"):
@@ -151,13 +162,22 @@ class Identity:
             str(version).encode(),
         )
 
+    def _of_module_object(self, module: types.ModuleType) -> Digest:
+        if is_users_module(module):  # whoever has it may read any of its variables
+            for word, value in vars(module).items():
+                if not word.startswith("__") and word not in self._ignored:
+                    name = f"{script_name(module.__name__)}.{word}"
+                    self._variables.setdefault((id(vars(module)), name), (name, value))
+        version = str(installed_version(module.__name__))
+        return node("library", str(script_name(module.__name__)).encode(), version.encode())
+
     def _of_code(self, code: types.CodeType) -> Digest:
         names = (code.co_names, code.co_varnames, code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount)
         caught = getattr(code, "co_exceptiontable", b"")  # from Python 3.11 on
         return node("code", code.co_code, caught, self.of(code.co_consts), self.of(names))
 
     def _of_class(self, kind: type) -> Digest:
-        name = f"{kind.__module__}.{kind.__qualname__}".encode()
+        name = full_name(kind).encode()
         version = installed_version(kind.__module__)
         if version is not None:
             return node("library class", name, version.encode())
@@ -165,9 +185,12 @@ class Identity:
             self._classes[id(kind)] = node("class at hand", name)  # what its own methods see of it
             own = [(name, value) for name, value in sorted(vars(kind).items()) if _says_something(name, value)]
             body = [node(name, self._of_member(kind, name, value)) for name, value in own if name not in self._ignored]
-            bases = [self._of_class(base) for base in kind.__bases__]
+            bases = [self._of_class(base) for base in kind.__bases__] + self._of_own_class(kind, type)
             self._classes[id(kind)] = node("class", name, *bases, *body)
         return self._classes[id(kind)]
+
+    def _of_own_class(self, value: Any, usual: type) -> list[Digest]:
+        return [] if type(value) is usual else [self._of_class(type(value))]
 
     def _of_member(self, kind: type, name: str, value: Any) -> Digest:
         return self._of_named(f"{kind.__qualname__}.{name}", value)
@@ -181,14 +204,14 @@ class Identity:
 
     def _of_tokenizer(self, tokenizer: Any) -> Digest:
         rules = lasting_rules(tokenizer.backend_tokenizer.to_str()).encode("utf-8", "surrogatepass")
-        settings = ("model_max_length", "padding_side", "truncation_side", "model_input_names")
-        chosen = [repr(getattr(tokenizer, name, None)) for name in settings]
-        return node("tokenizer", class_name(tokenizer).encode(), rules, self.of(chosen))
+        chosen = [repr(getattr(tokenizer, name, None)) for name in _TOKENIZER_SETTINGS]
+        kind = type(tokenizer)
+        own = [] if installed_version(kind.__module__) is not None else sorted(vars(tokenizer).items())
+        plain = [(n, value) for n, value in own if n not in _TOKENIZER_RUNTIME and n[0] != "_" and is_plain(value)]
+        return node("tokenizer", self._of_class(kind), rules, self.of(chosen), self.of(plain))
 
     def _of_object(self, value: Any) -> Digest:
-        wrapped = getattr(value, "__wrapped__", None)  # functools.cache and its like: their state is no identity
-        state = self.of(wrapped) if wrapped is not None else self._of_state(value)
-        return node("object", self._of_class(type(value)), state)
+        return node("object", self._of_class(type(value)), self._of_state(value))
 
     def _of_state(self, value: Any) -> Digest:
         # What pickle would write, without its bytes: those depend on which equal values are the same object.
@@ -202,7 +225,9 @@ class Identity:
                 f"computed, name it in a class or function attribute `cache_ignores = {{...}}`"
             ) from error
         if isinstance(reduced, str):
-            return node("global", reduced.encode())
+            # functools.cache and its like say their name, and have what they call.
+            wrapped = getattr(value, "__wrapped__", None)
+            return node("global", reduced.encode()) if wrapped is None else self.of(wrapped)
         factory, arguments, state, items, pairs = (*reduced, None, None, None)[:5]
         return node(
             "state",
@@ -224,7 +249,8 @@ def _says_something(name: str, value: Any) -> bool:
     if name.startswith("_abc_") or name == "cache_ignores":
         return False
     dunder = name.startswith("__") and name.endswith("__")
-    return not dunder or isinstance(value, (types.FunctionType, staticmethod, classmethod))
+    does_something = callable(value) or hasattr(value, "__get__")
+    return not dunder or (does_something and not isinstance(value, _PUT_BY_PYTHON))
 
 
 def cell_is_filled(cell: types.CellType) -> bool:

@@ -33,7 +33,7 @@ def installed_version(module_name: str) -> str | None:
     top, _, rest = module_name.partition(".")
     if top == _OWN:
         return _room_digest(rest.split(".")[0])
-    if top == "__main__":
+    if top in ("__main__", "__mp_main__"):
         return None  # whatever file it was started from
     file = _file_of(module_name) or _file_of(top)
     if _is_of_python(top, file):
