@@ -70,8 +70,9 @@ class MomentumEncoder(nn.Module):
         if known is not model:
             joined = SimilarityModel({**dict(model.encoders.items()), **dict(self.encoders.items())}, self.head)
             self._joined = (model, joined)
-        for part in (self.head, self.encoders):
-            part.train(model.training)
+        # As the parts are: a model that reads from caches is not told of every change of mode.
+        for average, current in self._pairs(model):
+            average.train(current.training)
         embeddings: Tensor = joined(features)
         return embeddings
 

@@ -219,7 +219,12 @@ class TrainableModel(EvaluatedEpochs):
         train_loss_parameters(self._loss, self.trainer.optimizers, bool(schedules), self.loss_lr)
 
     def on_train_start(self) -> None:
-        """Fill the caches with the training items, for a trainer that was given an unprepared loader."""
+        """Fill the caches with the training items, for a trainer that was given an unprepared loader.
+
+        The memory of a fit that resumes none is emptied: numbers of items and groups may be those of other data now.
+        """
+        if self._memory is not None and self.trainer.ckpt_path is None:
+            self._memory.buffer.clear()
         check_training_groups(self._loss, self.trainer.train_dataloader)
         self._cached.open_for(self.trainer.train_dataloader, self.device, training=True)
         if goes_on_unannounced(self.trainer.fit_loop):

@@ -167,6 +167,12 @@ class XbmBuffer(nn.Module):
         self.n_filled.add_(n_written).clamp_(max=self.buffer_size)
         self.n_refused.add_(refused.sum())
 
+    def clear(self) -> None:
+        """Forget all rows; what was refused stays counted."""
+        self.pointer.zero_()
+        self.n_filled.zero_()
+        self._known_full = False
+
     def get(
         self,
     ) -> tuple[Float[Tensor, "filled dim"], Int64[Tensor, " filled"], Int64[Tensor, " filled"]]:

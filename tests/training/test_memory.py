@@ -1,6 +1,7 @@
 import copy
 import io
 
+import lightning
 import pytest
 import torch
 
@@ -8,6 +9,7 @@ from simtrain import CacheConfig, CacheType, XbmConfig, registry
 from simtrain.data import GroupSimilarityDataLoader, PairsSimilarityDataLoader, SimilarityTripletSample
 from simtrain.data.batches import PAIRS, TRIPLETS
 from simtrain.errors import ConfigError
+from simtrain.heads import SkipConnectionHead
 from simtrain.losses import (
     ArcFaceLoss,
     CombinedLoss,
@@ -282,6 +284,36 @@ def test_with_momentum_the_memory_is_filled_by_a_moving_average():
         loss.backward()
         optimizer.step()
     assert not torch.allclose(expected, model.model(model.model.collate([s.obj for s in samples])))
+
+
+@pytest.mark.filterwarnings("ignore:.*(many workers|LeafSpec|eval mode at the start|logging interval|no `val_data).*")
+def test_a_fit_of_other_data_begins_with_an_empty_memory_and_a_resumed_one_does_not(tmp_path):
+    model = group_model(xbm=XbmConfig(buffer_size=64, start_iteration=6))
+    others = GroupSimilarityDataLoader(group_samples(8, groups=2), batch_size=8)
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    fits = [lightning.Trainer(max_epochs=epochs, accelerator="cpu", **quiet) for epochs in (2, 1, 3)]
+    fits[0].fit(model, GroupSimilarityDataLoader(group_samples(), batch_size=8))
+    assert len(model._memory.buffer) == 48
+    fits[0].save_checkpoint(tmp_path / "first.ckpt")
+    fits[1].fit(model, others)
+    assert len(model._memory.buffer) == 8
+    assert fits[1].callback_metrics["train_xbm_loss"] > 0, "steps are counted on: embeddings are as steady as before"
+    fits[2].fit(model, GroupSimilarityDataLoader(group_samples(), batch_size=8), ckpt_path=tmp_path / "first.ckpt")
+    assert len(model._memory.buffer) == 64
+
+
+@pytest.mark.filterwarnings("ignore:.*(many workers|LeafSpec|eval mode at the start|logging interval).*")
+def test_the_average_of_a_cached_model_is_in_training_mode_after_a_validation():
+    weights = []
+    for cache in (None, CacheConfig("cpu")):
+        config = XbmConfig(buffer_size=8, start_iteration=0, momentum=0.5)
+        model = group_model(head=lambda size: SkipConnectionHead(size, dropout=0.5), cache=cache, xbm=config)
+        quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+        loaders = [GroupSimilarityDataLoader(group_samples(), batch_size=8) for _ in range(2)]
+        torch.manual_seed(0)
+        lightning.Trainer(max_epochs=2, accelerator="cpu", **quiet).fit(model, *loaders)
+        weights.append(model.model.head.fc_0.weight)
+    torch.testing.assert_close(*weights)
 
 
 def test_the_average_is_in_checkpoints_and_never_trained():
