@@ -61,6 +61,7 @@ class CachedModel:
         self._config = config or CacheConfig(CacheType.NONE)
         self._open_caches = OpenCaches(self._config)
         self._is_open = False
+        self._device: torch.device | str = "cpu"
         self._n_drawn = 0
         self.model = model
         #: Number of the epoch whose views are drawn, where no trainer counts; None draws anew for every batch.
@@ -88,13 +89,14 @@ class CachedModel:
             device: Device to encode on.
         """
         self._open_caches.open(self._encoders(), device)
+        self._device = device
         self.model = self._reading_from_caches(self._original.head)
         self._is_open = True
 
     def with_head(self, head: nn.Module) -> CachedModel:
         """The same encoders and caches under another head."""
         twin = CachedModel(SimilarityModel(self._encoders(), head), self._config)
-        twin._open_caches = self._open_caches
+        twin._open_caches, twin._device = self._open_caches, self._device
         twin.model = twin._reading_from_caches(head)
         return twin
 
@@ -125,6 +127,8 @@ class CachedModel:
         Raises:
             CacheError: An item has no content to go by, and there is no key extractor; in memory, and no number.
         """
+        if self._open_caches.weights_were_written():  # what is encoded now belongs to other caches
+            self.open(self._device)
         self.reports.update(self._open_caches.fill(self.collate, objects, name, sides, training, numbers))
         return self.reports
 
@@ -220,6 +224,28 @@ class CachedModel:
         for loader in loaders if isinstance(loaders, (list, tuple)) else [loaders]:
             if isinstance(loader, DataLoader):
                 self._check_or_fill(loader, training)
+
+    def keep_up(self, loaders: Any, device: torch.device | str, epoch: int) -> None:
+        """Notice, as an epoch of training begins, weights and data that have changed since the loader was prepared.
+
+        Looking at the data costs two readings; it is done in the epochs 1, 2, 4, 8 and so on.
+
+        Args:
+            loaders: What is trained on, a loader or a list of them.
+            device: Device to encode on.
+            epoch: Number of the epoch, from 0.
+
+        Raises:
+            CacheError: They have, and the loader was prepared for what was before.
+        """
+        if self._is_open and self._open_caches.weights_were_written():
+            self.open_for(loaders, device, training=True)
+        if epoch & (epoch - 1) or not epoch:
+            return
+        for loader in loaders if isinstance(loaders, (list, tuple)) else [loaders]:
+            collate = getattr(loader, "collate_fn", None)
+            if isinstance(collate, RowsCollate) and collate.second_look is not None:
+                collate.second_look()
 
     def _check_or_fill(self, loader: DataLoader[Any], training: bool) -> None:
         check_collate(loader)

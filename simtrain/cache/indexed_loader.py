@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -55,6 +55,8 @@ class RowsCollate:
     ) -> None:
         self.rows, self.labels, self.layout, self.size = rows, labels, layout, size
         self.identities, self.meta = dict(identities), meta
+        #: Raises an error where the data set gives other items by now.
+        self.second_look: Callable[[], None] | None = None
         # Where no item comes twice, the numbers of the objects are their rows.
         self._as_numbered = {name for name, own in rows.items() if torch.equal(own, torch.arange(len(own)))}
 

@@ -44,6 +44,7 @@ class OpenCaches:
         self.views: dict[str, Views] = {}
         self.sources = DataSources()
         self._accelerator: torch.device | None = None
+        self._written: list[tuple[int, int]] = []
 
     def open(self, encoders: Mapping[str, Encoder], device: torch.device | str) -> None:
         """Open the caches of the encoders as they are now; those of unchanged encoders stay open.
@@ -62,11 +63,19 @@ class OpenCaches:
                 self._open(name, encoders[name], kind, home, name in cut)
                 self.by_name[name].device = device
         self._accelerator = None if home.type == "cpu" else home
+        self._written = self._counters()
         functions = {name: self.config.augment_of(name) for name in self.by_name}
         count, seed = self.config.views, self.config.seed
         self.views = {
             name: Views(count, function, seed) for name, function in functions.items() if function is not None
         }
+
+    def weights_were_written(self) -> bool:
+        """Whether a weight or buffer of a frozen encoder was written to, or replaced, since the caches were opened.
+
+        Told by torch's counters, which miss what is written through ``.data``.
+        """
+        return self._written != self._counters()
 
     def fill(
         self,
@@ -89,6 +98,7 @@ class OpenCaches:
             reports[encoder] = cache.fill(
                 items, batch_size=self.config.batch_size, num_workers=self.config.num_workers, name=name
             )
+        self._written = self._counters()  # what encoding itself writes, a count of its own say, is no change
         return reports
 
     def stand_ins(self) -> dict[str, CachedEncoder]:
@@ -123,6 +133,11 @@ class OpenCaches:
     def are_persistent(self) -> bool:
         """Whether one of them outlives this process."""
         return any(cache.is_persistent for cache in self.by_name.values())
+
+    def _counters(self) -> list[tuple[int, int]]:
+        whole = [cache.encoder for cache in self.by_name.values() if not cache.encoder.trainable]
+        tensors = [tensor for encoder in whole for tensor in (*encoder.parameters(), *encoder.buffers())]
+        return [(id(tensor), 0 if tensor.is_inference() else tensor._version) for tensor in tensors]
 
     def _open(self, name: str, encoder: Encoder, kind: CacheType, device: torch.device, at_boundary: bool) -> None:
         fingerprint = boundary_fingerprint if at_boundary else encoder_fingerprint

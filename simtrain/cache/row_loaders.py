@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from simtrain.cache.indexed_loader import RowsCollate, indexed_loader
@@ -13,6 +14,13 @@ from simtrain.cache.open_caches import OpenCaches
 from simtrain.data.batches import layout_of
 from simtrain.data.collate import EncoderCollate
 from simtrain.data.loaders import read_samples, with_collate
+from simtrain.errors import CacheError
+
+_BEFORE = (
+    "when its loader was prepared; prepare it again after a change (setup_dataloader, or a trainer's "
+    "reload_dataloaders_every_n_epochs), or, for data that change while they are trained on, switch the cache off "
+    "(CacheType.NONE)"
+)
 
 
 class LoadedItems:
@@ -53,7 +61,7 @@ class LoadedItems:
         known = None if collate.meta is None else collate.meta(self.objects, self.sides)
         if isinstance(known, list):  # for a head of quaterion-models, which takes a dict for each item
             return None
-        self._check_repeatable(collate)
+        assert self.numbers is not None
         # The collate functions of cached encoders look rows up.
         look_ups: dict[str, Any] = collate.collate_fns
         rows = {
@@ -62,20 +70,46 @@ class LoadedItems:
         }
         labels = self.layout.labels(self.samples)
         described = RowsCollate(rows, labels, self.layout, len(self.samples), identities, known)
+        described.second_look = SecondLook(self.loader.dataset, collate, described, self.numbers.source)
+        described.second_look()
         return indexed_loader(self.loader, described)
 
-    def _check_repeatable(self, collate: EncoderCollate) -> None:
-        # A random transform gives another object at the second reading, for which the cache has no row and says so.
-        assert self.numbers is not None
-        dataset: Any = self.loader.dataset
-        read = [0, len(dataset) - 1][: len(dataset)]
-        again = [dataset[row] for row in read]
-        owners = [read[place] for place in self.layout.owners(again)]
-        numbers = ItemNumbers.of(self.numbers.source, owners, len(dataset))
-        objects, sides = self.layout.objects(again), self.layout.sides(again)
-        look_ups: dict[str, Any] = collate.collate_fns
+
+class SecondLook:
+    """Reads the first and the last sample of a data set again: what changes by itself mostly changes everywhere.
+
+    Args:
+        dataset: A map-style data set of samples.
+        collate: The collate function of an encoder that is cached, for each encoder.
+        known: What was found at the first reading.
+        source: Token of the data set.
+    """
+
+    def __init__(self, dataset: Any, collate: EncoderCollate, known: RowsCollate, source: bytes) -> None:
+        self.dataset, self.collate, self.known, self.source = dataset, collate, known, source
+
+    def __call__(self) -> None:
+        """Compare.
+
+        Raises:
+            CacheError: The data set gives other items than before, as random transforms do.
+        """
+        size, layout = self.known.size, self.known.layout
+        if len(self.dataset) != size:
+            raise CacheError(f"the data set has {len(self.dataset)} samples, and had {size} {_BEFORE}")
+        read = [0, size - 1][:size]
+        again = [self.dataset[row] for row in read]
+        picked = torch.tensor(read)
+        labels = {name: label[picked] for name, label in self.known.labels.items()}
+        places = layout.rows(picked, labels, size)
+        numbers = ItemNumbers.of(self.source, [read[place] for place in layout.owners(again)], size)
+        objects, sides = layout.objects(again), layout.sides(again)
+        look_ups: dict[str, Any] = self.collate.collate_fns
         for name, look_up in look_ups.items():
-            look_up(collate.marked(name, objects, sides), numbers)
+            rows = look_up(self.collate.marked(name, objects, sides), numbers)
+            known = self.known.rows[name][places]
+            if rows.shape != known.shape or not torch.equal(rows, known):
+                raise CacheError(f"the data set gives another item {read[0]} or {read[-1]} than {_BEFORE}")
 
 
 def _with_dataset(loader: DataLoader[Any], dataset: Any) -> DataLoader[Any]:

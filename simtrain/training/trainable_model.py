@@ -231,10 +231,11 @@ class TrainableModel(EvaluatedEpochs):
             self._update_classes()
 
     def on_train_epoch_start(self) -> None:
-        """Embed what a :class:`~simtrain.data.HardClassSampler` of the training loader wants to know for the epoch."""
+        """Look whether caches still hold; embed what a :class:`~simtrain.data.HardClassSampler` wants to know."""
         trainer: Any = self.trainer
         if trainer.reload_dataloaders_every_n_epochs:  # this epoch's loader may be another, of other items
             self._cached.open_for(self.trainer.train_dataloader, self.device, training=True)
+        self._cached.keep_up(self.trainer.train_dataloader, self.device, self.current_epoch)
         self._update_classes()
 
     def on_validation_start(self) -> None:

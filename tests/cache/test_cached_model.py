@@ -9,7 +9,7 @@ from simtrain.data.loaders import with_collate
 from simtrain.errors import CacheError, ConfigError
 from simtrain.heads import SkipConnectionHead, StackedProjectionHead
 from simtrain.models import SimilarityModel
-from tests.training.models import ENCODED, BagEncoder, group_samples, pair_samples, words
+from tests.training.models import ENCODED, BagEncoder, group_model, group_samples, pair_samples, words
 
 
 def make(**encoders):
@@ -73,6 +73,32 @@ def test_prepared_batches_hold_the_features_and_targets_of_the_loader(samples, l
 
 def cached_collate(model):
     return CachedModel(model, None).collate
+
+
+def test_what_is_filled_after_new_weights_never_goes_into_the_cache_of_the_old_ones(tmp_path):
+    config = CacheConfig("disk", save_dir=tmp_path)
+    encoder, items = BagEncoder(), words(10)
+    old = {name: weight.clone() for name, weight in encoder.state_dict().items()}
+    cached = CachedModel(make(bag=encoder), config)
+    cached.open()
+    cached.fill(items[:5])
+    encoder.load_state_dict({name: 2 * weight for name, weight in old.items()})
+    cached.fill(items[5:])
+    encoder.load_state_dict(old)
+    again = CachedModel(make(bag=encoder), config).without_head().encode(items)
+    np.testing.assert_allclose(again, encoder(encoder.get_collate_fn()(items)).detach().numpy(), atol=1e-6)
+
+
+def test_a_step_alone_after_new_weights_is_of_the_new_ones():
+    encoder = BagEncoder()
+    model = group_model(encoders=encoder, cache=CacheConfig("cpu")).eval()
+    model.train_step(group_samples(8))
+    encoder.load_state_dict({name: 2 * weight for name, weight in encoder.state_dict().items()})
+    uncached = group_model(encoders=encoder).eval()
+    uncached.load_state_dict(model.state_dict(), strict=False)
+    torch.testing.assert_close(
+        model.train_step(group_samples(8))["loss"], uncached.train_step(group_samples(8))["loss"]
+    )
 
 
 def test_a_trainable_encoder_beside_a_cached_one_goes_on_collating():
