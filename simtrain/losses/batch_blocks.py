@@ -14,7 +14,7 @@ from simtrain.losses.anchor_vectors import AnchorVectors, keep_gradients, kept_g
 from simtrain.losses.distances import Distance, pair_distances, similarity_matrix
 from simtrain.losses.first_derivatives import first_derivatives_only, refuse_second_derivatives
 from simtrain.losses.row_terms import Part, RowTerms, nan_of, take_positives
-from simtrain.losses.weighted_sums import LISTED_COST, weighted_sums
+from simtrain.losses.weighted_sums import LISTED_COST, in_row_order, weighted_sums
 
 
 def within_batch(
@@ -123,8 +123,8 @@ def _slope_times_vectors(parts: Sequence[Part], shares: list[Tensor], block: Ten
     if listed and vectors.device.type == "cpu" and all(part.dense is None for part in parts):
         rows, columns = torch.cat([part.rows for part in parts]), torch.cat([part.columns for part in parts])
         slopes = torch.cat([part.slopes * share for part, share in zip(parts, shares, strict=True)])
-        both = torch.cat([rows, columns]), torch.cat([columns, rows])
-        return weighted_sums(*both, torch.cat([slopes, slopes]), vectors, len(vectors))
+        both = torch.cat([rows, columns]), torch.cat([columns, rows]), torch.cat([slopes, slopes])
+        return weighted_sums(*in_row_order(*both), vectors, len(vectors))
     slope = _slope_of(parts, shares, block)
     return (slope + slope.T) @ vectors
 

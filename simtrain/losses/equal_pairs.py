@@ -43,18 +43,20 @@ class LabelIndex:
         if len(labels) * len(self._columns) <= _FEW:
             rows, places = (labels.unsqueeze(1) == self._others).nonzero().unbind(1)
             return rows, self._columns.index_select(0, places)
-        self._sort()
-        begin = torch.searchsorted(self._others, labels)
-        counts = torch.searchsorted(self._others, labels, right=True).sub_(begin)
-        rows = torch.arange(len(labels), device=labels.device).repeat_interleave(counts)
-        # Where a row's pairs begin among the labels, less where they begin among all pairs.
-        offset = begin.sub_(counts.cumsum(0)).add_(counts).index_select(0, rows)
-        return rows, self._columns.index_select(0, offset.add_(torch.arange(len(rows), device=labels.device)))
-
-    def _sort(self) -> None:
         if not self._is_sorted:
             self._others, order = self._others.sort(stable=True)
             self._columns, self._is_sorted = self._columns.index_select(0, order), True
+        return _among_sorted(labels, self._others, self._columns)
+
+
+def _among_sorted(labels: Tensor, others: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+    """Row and column of each pair of equal labels, where the others, which lie in the columns, are sorted."""
+    begin = torch.searchsorted(others, labels)
+    counts = torch.searchsorted(others, labels, right=True).sub_(begin)
+    rows = torch.arange(len(labels), device=labels.device).repeat_interleave(counts)
+    # Where a row's pairs begin among the labels, less where they begin among all pairs.
+    offset = begin.sub_(counts.cumsum(0)).add_(counts).index_select(0, rows)
+    return rows, columns.index_select(0, offset.add_(torch.arange(len(rows), device=labels.device)))
 
 
 def same_label_pairs(labels: Integer[Tensor, " n"]) -> tuple[Int64[Tensor, " pairs"], Int64[Tensor, " pairs"]]:
@@ -67,6 +69,6 @@ def same_label_pairs(labels: Integer[Tensor, " n"]) -> tuple[Int64[Tensor, " pai
     if len(labels) ** 2 <= _FEW:
         rows, columns = (labels.unsqueeze(1) == labels).fill_diagonal_(False).nonzero().unbind(1)
         return rows, columns
-    rows, columns = LabelIndex(labels, labels).pairs(0, len(labels))
+    rows, columns = _among_sorted(labels, *labels.sort(stable=True))
     others = (rows != columns).nonzero().squeeze(1)
     return rows.index_select(0, others), columns.index_select(0, others)

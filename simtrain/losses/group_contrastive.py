@@ -90,7 +90,7 @@ class GroupContrastiveLoss(RowLoss):
 
 def _pushed(negatives: Tensor, limit: float) -> Part:
     """Negatives above a similarity: a list of them, or the whole block where they are many."""
-    found = entries_above(negatives, negatives.new_full((len(negatives),), limit))
+    found = entries_above(negatives, limit)
     if found is not None:
         excess = negatives[found] - limit
         return Part(excess.sum(), number_of(excess), *found, torch.ones_like(excess))

@@ -30,8 +30,12 @@ from simtrain.losses.weighted_sums import LISTED_COST, weighted_sums
 BLOCK = 1 << 23
 #: Fewest anchors a block, where the batch has as many: matrix products of fewer rows are slow.
 _FEWEST_ROWS = 64
-#: Products that are computed at a time.
-_IN_CACHE = 1 << 18
+#: Products that are scaled at a time, so that they are in the processor's cache.
+_IN_CACHE = 1 << 16
+#: Fewest columns of a tile: matrix products of fewer are slow.
+_FEWEST_COLUMNS = 1_024
+#: Slopes that are turned into a gradient at a time: adding to it costs more than scaling them.
+_SLOPES = 1 << 18
 #: Listed slopes that are turned into a gradient at a time, in units of the block's rows.
 _LISTED = 1 << 14
 
@@ -116,7 +120,7 @@ class MemorySearch:
 
     def _fill_products(self, anchors: Tensor, tile: Tensor, start: int, block: Tensor) -> None:
         # A few columns at a time, which are scaled while they are in the processor's cache.
-        size = max(_IN_CACHE // len(anchors), 1)
+        size = max(_IN_CACHE // len(anchors), _FEWEST_COLUMNS)
         for first in range(0, len(tile), size):
             some = tile[first : first + size]
             columns = slice(start + first, start + first + len(some))
@@ -126,7 +130,9 @@ class MemorySearch:
 
     def gradient(self, anchors: Tensor, part: Part, block: Tensor, *, is_free: bool = False) -> Tensor:
         """Derivative of a part of the loss by the anchors of a block, which may be written to where it is free."""
-        n_listed = len(part.rows)
+        n_listed = part.rows.shape[0]
+        if part.dense is None and n_listed == 0:
+            return torch.zeros_like(anchors)
         if part.dense is None and n_listed * LISTED_COST <= block.numel():
             return self._listed_gradient(anchors, part)
         slope = part.dense_slope(block, is_free=is_free)
@@ -139,7 +145,7 @@ class MemorySearch:
         return gradient
 
     def _add_products(self, gradient: Tensor, slope: Tensor, tile: Tensor, start: int) -> None:
-        size = max(_IN_CACHE // len(slope), 1)
+        size = max(_SLOPES // len(slope), 1)
         for first in range(0, len(tile), size):
             some = tile[first : first + size]
             columns = slice(start + first, start + first + len(some))
@@ -282,4 +288,5 @@ def _added(numbers: Sequence[Tensor]) -> Tensor:
 
 
 def _quotients(values: Sequence[Tensor], counts: Sequence[Tensor]) -> Tensor:
-    return functools.reduce(torch.add, (value / count for value, count in zip(values, counts, strict=True)))
+    # In place: what is added up is not used again.
+    return functools.reduce(Tensor.add_, (value.div(count) for value, count in zip(values, counts, strict=True)))

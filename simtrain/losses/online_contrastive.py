@@ -93,7 +93,7 @@ def _push(rows: Tensor, columns: Tensor, shortage: Tensor) -> Part:
 def _push_all(negatives: Tensor, limit: float) -> Part:
     """Every negative above a similarity: a list of them, or the whole block where they are many."""
     count = torch.stack([(negatives[some] != -torch.inf).sum() for some in slices(negatives)]).sum()
-    found = entries_above(negatives, negatives.new_full((len(negatives),), limit))
+    found = entries_above(negatives, limit)
     if found is not None:
         return _push(*found, negatives[found] - limit)._replace(count=count)
     shortage, nowhere = negatives.sub_(limit).relu_(), torch.zeros(0, dtype=torch.long, device=negatives.device)

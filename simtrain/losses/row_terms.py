@@ -56,7 +56,7 @@ class Part(NamedTuple):
     Attributes:
         total: A scalar.
         count: A scalar: how many terms were added up.
-        rows: Rows of the listed slopes, shape ``(n,)``.
+        rows: Rows of the listed slopes, in order, shape ``(n,)``.
         columns: Columns of the listed slopes, shape ``(n,)``.
         slopes: Derivatives of ``total`` by the similarities at those places, shape ``(n,)``.
         dense: Derivatives by all similarities, to which the listed ones are added; None for zeros.
@@ -173,18 +173,18 @@ def fold_maxima(block: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows fol
 
 def entries_above(
     block: Float[Tensor, "rows columns"],
-    limits: Float[Tensor, " rows"],
+    limits: Float[Tensor, " rows"] | float,
     maxima: Float[Tensor, "rows folds"] | None = None,
 ) -> tuple[Int64[Tensor, " n"], Int64[Tensor, " n"]] | None:
-    """Places of the entries above a limit of their row, or None where they are so many that a list does not pay.
+    """Places of the entries above a limit, row by row, or None where they are so many that a list does not pay.
 
     Args:
         block: Shape ``(rows, columns)``.
-        limits: Shape ``(rows,)``.
+        limits: One of each row, shape ``(rows,)``, or one number.
         maxima: The block's :func:`fold_maxima`. Default: found here.
 
     Example:
-        >>> entries_above(torch.tensor([[0.1, 0.3, 0.2]]), torch.tensor([0.25]))
+        >>> entries_above(torch.tensor([[0.1, 0.3, 0.2]]), 0.25)
         (tensor([0]), tensor([1]))
     """
     n_rows, n_columns = block.shape
@@ -192,17 +192,20 @@ def entries_above(
     covered = n_folds * _FOLD
     folds = block[:, :covered].view(n_rows, n_folds, _FOLD)
     maxima = fold_maxima(block) if maxima is None else maxima
-    row, fold = (maxima[:, :n_folds] > limits.unsqueeze(1)).nonzero().unbind(1)
+    of_rows = limits.unsqueeze(1) if isinstance(limits, Tensor) else limits
+    row, fold = (maxima[:, :n_folds] > of_rows).nonzero().unbind(1)
     if len(row) > n_rows * n_folds // 4:
         return None
-    hit, offset = (folds[row, fold] > limits.index_select(0, row).unsqueeze(1)).nonzero().unbind(1)
+    of_folds = of_rows.index_select(0, row) if isinstance(of_rows, Tensor) else of_rows
+    hit, offset = (folds[row, fold] > of_folds).nonzero().unbind(1)
     if len(hit) > n_rows * n_columns // 16:
         return None
     rows, columns = row.index_select(0, hit), offset.add_(fold.index_select(0, hit), alpha=_FOLD)
     if covered == n_columns:
         return rows, columns
-    rest_rows, rest_columns = (block[:, covered:] > limits.unsqueeze(1)).nonzero().unbind(1)
-    return torch.cat([rows, rest_rows]), torch.cat([columns, rest_columns + covered])
+    rest_rows, rest_columns = (block[:, covered:] > of_rows).nonzero().unbind(1)
+    rows, order = torch.cat([rows, rest_rows]).sort(stable=True)
+    return rows, torch.cat([columns, rest_columns + covered]).index_select(0, order)
 
 
 def noted_terms(terms: RowTerms, note: Callable[..., None]) -> RowTerms:

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import softplus, threshold
 
 from simtrain.losses.row_terms import Part, Positives, entries_above, fold_maxima, number_of, slices
+from simtrain.losses.weighted_sums import in_row_order
 
 
 def supcon_rows(negatives: Float[Tensor, "anchors candidates"], positives: Positives) -> Part:
@@ -103,12 +104,12 @@ def _dense_pushes(negatives: Tensor, limits: Tensor | None, shift: float) -> tup
     if limits is None:
         log_sums, shares = softmax_of(negatives)
         return log_sums - shift, shares
-    log_sums = torch.empty_like(limits)
+    found = []
     for some in slices(negatives):
         # Their shares do not change with what is taken off all.
         block = negatives[some].sub_(limits[some].unsqueeze(1))
-        log_sums[some] = _to_shares(threshold(block, 0, -torch.inf, inplace=True))
-    return log_sums + limits.where(limits < torch.inf, 0) - shift, negatives
+        found.append(_to_shares(threshold(block, 0, -torch.inf, inplace=True)))
+    return _log_sums(found, negatives) + limits.where(limits < torch.inf, 0) - shift, negatives
 
 
 def _weighed_pairs(
@@ -127,9 +128,9 @@ def _weighed_pairs(
         dense = shares.mul_(steepness.unsqueeze(1))
         return Part(losses.sum(), number_of(losses), rows, columns, slopes, dense, losses.count_nonzero())
     pushed, places, weights = shares
-    rows, columns = torch.cat([rows, pushed]), torch.cat([columns, places])
     slopes = torch.cat([slopes, weights * steepness[pushed]])
-    return Part(losses.sum(), number_of(losses), rows, columns, slopes, active=losses.count_nonzero())
+    listed = in_row_order(torch.cat([rows, pushed]), torch.cat([columns, places]), slopes)
+    return Part(losses.sum(), number_of(losses), *listed, active=losses.count_nonzero())
 
 
 def softmax_of(
@@ -144,23 +145,27 @@ def softmax_of(
         >>> softmax_of(torch.zeros(1, 2))
         (tensor([0.6931]), tensor([[0.5000, 0.5000]]))
     """
-    log_sums = block.new_empty(len(block))
-    for some in slices(block):
-        log_sums[some] = _to_shares(block[some])
-    return log_sums, block
+    return _log_sums([_to_shares(block[some]) for some in slices(block)], block), block
 
 
-def _to_shares(block: Tensor) -> Tensor:
+def _to_shares(block: Tensor) -> tuple[Tensor, Tensor]:
+    """Softmax of each row, in place; its largest entry before and after."""
     largest = block.amax(dim=1)
-    is_empty = largest == -torch.inf
     # In place, where each row is read and written by one thread: fresh pages would cost as much as the exponentials.
     if block.device.type == "cpu":
         torch.softmax(block, 1, out=block)
     else:
         block.copy_(torch.softmax(block, dim=1))
+    return largest, block.amax(dim=1)
+
+
+def _log_sums(found: list[tuple[Tensor, Tensor]], shares: Tensor) -> Tensor:
+    """Log of the sum of each row's exponentials; the shares of a row of ``-inf``, which are NaN, become zero."""
+    largest, largest_shares = (torch.cat(of_slices) for of_slices in zip(*found, strict=True))
+    is_empty = largest == -torch.inf
     # The largest entry's share tells the sum, without another pass of exponentials.
-    log_sums = largest - block.amax(dim=1).log_()
-    _zero_rows(block, is_empty)
+    log_sums = largest - largest_shares.log_()
+    _zero_rows(shares, is_empty)
     return log_sums.masked_fill_(is_empty, -torch.inf)
 
 

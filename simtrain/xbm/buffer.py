@@ -130,7 +130,7 @@ class XbmBuffer(nn.Module):
         batch = embeddings.detach().to(self.embeddings)
         norms = torch.linalg.vector_norm(batch, dim=1, dtype=self.norms.dtype)
         rows = {"embeddings": batch, "groups": groups, "items": items, "norms": norms}
-        rows["sides"] = torch.zeros_like(groups) if sides is None else sides
+        rows["sides"] = self.sides.new_zeros(len(batch)) if sides is None else sides
         # On the CPU a look costs nothing. A length that is not finite may also be one that overflows.
         if batch.device.type == "cpu" and math.isfinite(float(norms.sum())):
             self._write_all(rows)
