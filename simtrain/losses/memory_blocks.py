@@ -111,22 +111,23 @@ class MemorySearch:
         """Compute the similarities of some anchors into a block; ``-inf`` where a row takes no part."""
         for part, tile in self.memory.tiles(anchors.dtype):
             if self.is_product:
-                self._fill_products(anchors, tile, part.start, block)
+                self._fill_products(anchors, tile, part, block[:, part])
             else:
                 torch.mul(similarity_matrix(anchors, tile, self.distance), self.scale, out=block[:, part])
         for rows, columns in self._own_places(first, last):
             if len(rows) > 0:
                 block.view(-1).index_fill_(0, columns.add(rows, alpha=block.shape[1]), -torch.inf)
 
-    def _fill_products(self, anchors: Tensor, tile: Tensor, start: int, block: Tensor) -> None:
+    def _fill_products(self, anchors: Tensor, tile: Tensor, part: slice, block: Tensor) -> None:
+        if self.distance is Distance.DOT:
+            torch.mm(anchors, tile.t(), out=block)
+            return
         # A few columns at a time, which are scaled while they are in the processor's cache.
         size = max(_IN_CACHE // len(anchors), _FEWEST_COLUMNS)
-        for first in range(0, len(tile), size):
-            some = tile[first : first + size]
-            columns = slice(start + first, start + first + len(some))
-            products = torch.mm(anchors, some.t(), out=block[:, columns])
-            if self.distance is Distance.COSINE:
-                products.mul_(self._inverse_lengths(block.dtype)[columns])
+        inverse = self._inverse_lengths(block.dtype)[part]
+        columns = (torch.split(block, size, 1), torch.split(tile.t(), size, 1), torch.split(inverse, size))
+        for products, some, factors in zip(*columns, strict=True):
+            torch.mm(anchors, some, out=products).mul_(factors)
 
     def gradient(self, anchors: Tensor, part: Part, block: Tensor, *, is_free: bool = False) -> Tensor:
         """Derivative of a part of the loss by the anchors of a block, which may be written to where it is free."""
@@ -139,20 +140,20 @@ class MemorySearch:
         gradient = torch.zeros_like(anchors)
         for columns, tile in self.memory.tiles(anchors.dtype):
             if self.is_product:
-                self._add_products(gradient, slope, tile, columns.start)
+                self._add_products(gradient, slope[:, columns], tile, columns)
             else:
                 gradient += self._through_matrix(anchors, tile, slope[:, columns])
         return gradient
 
-    def _add_products(self, gradient: Tensor, slope: Tensor, tile: Tensor, start: int) -> None:
+    def _add_products(self, gradient: Tensor, slope: Tensor, tile: Tensor, part: slice) -> None:
+        if self.distance is Distance.DOT:
+            gradient.addmm_(slope, tile)
+            return
         size = max(_SLOPES // len(slope), 1)
-        for first in range(0, len(tile), size):
-            some = tile[first : first + size]
-            columns = slice(start + first, start + first + len(some))
-            slopes = slope[:, columns]
-            if self.distance is Distance.COSINE:
-                slopes.mul_(self._inverse_lengths(slope.dtype)[columns])
-            gradient.addmm_(slopes, some)
+        inverse = self._inverse_lengths(slope.dtype)[part]
+        columns = (torch.split(slope, size, 1), torch.split(tile, size), torch.split(inverse, size))
+        for slopes, some, factors in zip(*columns, strict=True):
+            gradient.addmm_(slopes.mul_(factors), some)
 
     def _listed_gradient(self, anchors: Tensor, part: Part) -> Tensor:
         rows, columns, slopes = part.rows, part.columns, part.slopes
@@ -289,4 +290,4 @@ def _added(numbers: Sequence[Tensor]) -> Tensor:
 
 def _quotients(values: Sequence[Tensor], counts: Sequence[Tensor]) -> Tensor:
     # In place: what is added up is not used again.
-    return functools.reduce(Tensor.add_, (value.div(count) for value, count in zip(values, counts, strict=True)))
+    return functools.reduce(Tensor.add_, (value.div_(count) for value, count in zip(values, counts, strict=True)))

@@ -17,7 +17,7 @@ from torch import Tensor
 #: Columns whose maximum is taken together, to find the few large entries of a block.
 _FOLD = 64
 #: Of fewer folds, the maximum is found at once.
-_FEWEST_FOLDS = 8
+_FEWEST_FOLDS = 4
 #: Entries of the slices of a block that are worked on at a time.
 _SLICE = 1 << 17
 

@@ -27,7 +27,7 @@ def supcon_rows(negatives: Float[Tensor, "anchors candidates"], positives: Posit
     negatives[rows, columns] = values
     n_positives = rows.bincount(minlength=len(negatives))
     has_positive = n_positives > 0
-    share = n_positives.clamp(min=1).to(values.dtype).reciprocal()[rows]
+    share = n_positives.clamp(min=1).to(values.dtype).reciprocal().index_select(0, rows)
     log_total, weights = softmax_of(negatives)
     _zero_rows(weights, ~has_positive)
     mean_positive = torch.zeros_like(log_total).index_add_(0, rows, values * share)
@@ -49,7 +49,7 @@ def ntxent_rows(negatives: Float[Tensor, "anchors candidates"], positives: Posit
     """
     rows, columns, values = positives
     log_total, weights = softmax_of(negatives)
-    difference = log_total[rows] - values
+    difference = log_total.index_select(0, rows) - values
     steepness = difference.sigmoid()
     weights.mul_(torch.zeros_like(log_total).index_add_(0, rows, steepness).unsqueeze(1))
     count = number_of(rows)
@@ -91,7 +91,7 @@ def multi_similarity_rows(
     maxima = fold_maxima(negatives)
     nearest = maxima.amax(dim=1)
     # Not `<`: a NaN is kept, so that the loss becomes NaN too and is noticed.
-    positives = positives.where((values >= nearest[rows] + beta * epsilon).logical_not_())
+    positives = positives.where((values >= nearest.index_select(0, rows) + beta * epsilon).logical_not_())
     entries = entries_above(negatives, limits, maxima)
     if entries is None:
         return _weighed_pairs(positives, *_dense_pushes(negatives, limits, beta * lambda_), scales)
@@ -123,12 +123,12 @@ def _weighed_pairs(
     rows, columns, values = positives
     log_pull, pulls = listed_softmax(rows, -alpha * (values / beta - lambda_), len(log_push))
     losses = softplus(log_pull) / alpha + softplus(log_push) / beta
-    slopes, steepness = pulls * log_pull.sigmoid()[rows] / -beta, log_push.sigmoid().div_(beta)
+    slopes, steepness = pulls * log_pull.sigmoid().index_select(0, rows) / -beta, log_push.sigmoid().div_(beta)
     if isinstance(shares, Tensor):
         dense = shares.mul_(steepness.unsqueeze(1))
         return Part(losses.sum(), number_of(losses), rows, columns, slopes, dense, losses.count_nonzero())
     pushed, places, weights = shares
-    slopes = torch.cat([slopes, weights * steepness[pushed]])
+    slopes = torch.cat([slopes, weights * steepness.index_select(0, pushed)])
     listed = in_row_order(torch.cat([rows, pushed]), torch.cat([columns, places]), slopes)
     return Part(losses.sum(), number_of(losses), *listed, active=losses.count_nonzero())
 
@@ -184,6 +184,6 @@ def listed_softmax(
         (tensor([0.6931,   -inf]), tensor([0.5000, 0.5000]))
     """
     largest = values.new_full((n_rows,), -torch.inf).scatter_reduce_(0, rows, values, "amax")
-    powers = (values - largest[rows]).exp_()
+    powers = (values - largest.index_select(0, rows)).exp_()
     sums = values.new_zeros(n_rows).index_add_(0, rows, powers)
-    return sums.log() + largest.masked_fill(sums == 0, 0), powers.div_(sums[rows])
+    return sums.log() + largest.masked_fill(sums == 0, 0), powers.div_(sums.index_select(0, rows))
