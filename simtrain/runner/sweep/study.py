@@ -79,7 +79,7 @@ class Study:
         """
         with self._lock():
             self._retry_cut_off()
-            if len(self.trials("COMPLETE", "PRUNED", "FAIL", "RUNNING")) - self._n_retried() >= self.total:
+            if self._n_begun() >= self.total:
                 trial = None
             else:
                 self.study.sampler = self._sampler()
@@ -154,12 +154,15 @@ class Study:
                 self.study.enqueue_trial(trial.params, user_attrs={"retry_of": trial.number, **notes})
                 self.study.tell(trial.number, state=self._optuna.trial.TrialState.FAIL)
 
-    def _n_retried(self) -> int:
-        return len([t for t in self.study.get_trials(deepcopy=False) if "retry_of" in t.user_attrs])
+    def _n_begun(self) -> int:
+        # One that was cut off and the one that takes its place count as one.
+        retries = [trial for trial in self.study.get_trials(deepcopy=False) if "retry_of" in trial.user_attrs]
+        return len(self.trials("COMPLETE", "PRUNED", "FAIL", "RUNNING")) - len(retries)
 
     def _sampler(self) -> Any:
-        # Seeded anew for each trial: a sweep that goes on after a kill draws what it would have drawn.
-        seed = (self._sweep.cfg.seed + len(self.trials("COMPLETE", "PRUNED"))) % 2**32
+        # Seeded anew for each trial: a sweep that goes on after a kill draws what it would have drawn. Trials that
+        # failed and those of other processes count, or their settings would be drawn again.
+        seed = (self._sweep.cfg.seed + self._n_begun()) % 2**32
         samplers = self._optuna.samplers
         if self._sweep.cfg.sampler == "random":
             return samplers.RandomSampler(seed=seed)

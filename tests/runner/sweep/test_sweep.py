@@ -7,6 +7,8 @@ import pytest
 from simtrain import SimilarityModel, load_cfg
 from simtrain.errors import ConfigError, MissingExtraError
 from simtrain.runner.sweep import sweep
+from simtrain.runner.sweep.study import Study
+from simtrain.runner.sweep.sweep_config import load_sweep
 
 # The first rate learns, the others do nothing at all.
 RATES = {"optimizer.lr": {"type": "grid", "values": [0.01, 1e-9, 1e-8]}}
@@ -86,6 +88,22 @@ def test_a_trial_that_fails_is_told_and_the_others_go_on(file, job, tmp_path):
     assert [trial.state for trial in result.trials] == ["failed", "complete"]
     assert result.trials[0].fault.endswith("empty.jsonl has no rows; it should hold at least one")
     assert result.best.number == 1
+
+
+def test_after_a_trial_that_fails_other_settings_are_tried(file):
+    with pytest.raises(ConfigError, match="no figure 'recall'"):
+        sweep(file, ["metric=recall", "mode=max", "trials=3", "training.epochs=1"])
+    cfg = load_sweep(file, ["metric=recall", "mode=max", "trials=3", "training.epochs=1"])
+    tried = [trial.params["optimizer.lr"] for trial in Study(cfg).trials("FAIL")]
+    assert len(set(tried)) == 3
+
+
+def test_processes_that_try_at_the_same_time_try_different_settings(file):
+    cfg = load_sweep(file, [])
+    first, second = Study(cfg), Study(cfg)
+    with first.next_trial() as one, second.next_trial() as another:
+        rates = [trial.suggest_float("optimizer.lr", 1e-4, 1e-1, log=True) for trial in (one, another)]
+    assert rates[0] != rates[1]
 
 
 def test_where_every_trial_fails_the_sweep_ends_with_the_reason(file):
