@@ -167,3 +167,41 @@ def test_other_loaders_are_named(tmp_path):
     cfg = {"run_dir": str(tmp_path), "training": {"device": "cpu", "resume_from": str(saving.file(2))}}
     with pytest.raises(CheckpointError, match="make the loader as it was made then"):
         Runner(make_model(), 3, make_loader(shuffle=False), cfg=cfg).fit()
+
+
+def test_a_checkpoint_of_another_optimizer_is_refused_in_a_sentence(tmp_path):
+    cfg = {"run_dir": str(tmp_path), "optimizer": {"type": "AdamW"}, "training": {"device": "cpu"}}
+    for epochs, kind in ((1, "AdamW"), (2, "SGD")):
+        cfg["optimizer"] = {"type": kind, "lr": 0.1}
+        make, loader, _, _ = KINDS["plain"]
+        runner = Runner(make(), epochs, loader(), cfg=cfg)
+        if kind == "AdamW":
+            runner.fit()
+        cfg["training"]["resume_from"] = "auto"
+    with pytest.raises(CheckpointError, match=r"another optimizer than SGD \(it holds no dampening, momentum\)"):
+        runner.fit()
+
+
+def test_a_checkpoint_of_more_epochs_than_the_run_has_is_refused_in_a_sentence(tmp_path):
+    train("cached", tmp_path, epochs=2, checkpoint={})
+    with pytest.raises(
+        CheckpointError,
+        match=r"cannot resume: .*epoch=2.* is of a run that has done 2 epochs, and training.epochs is 1; set it to at "
+        r"least 2, or leave out training.resume_from",
+    ):
+        train("cached", tmp_path, epochs=1, resume_from="auto")
+
+
+def test_a_run_that_goes_on_with_another_config_says_so(tmp_path, caplog):
+    cfg = {"run_dir": str(tmp_path), "optimizer": {"type": "AdamW", "lr": 0.1}, "training": {"device": "cpu"}}
+    make, loader, _, _ = KINDS["plain"]
+    with caplog.at_level(logging.WARNING, logger="simtrain"):
+        Runner(make(), 1, loader(), cfg=cfg).fit()
+        cfg["training"]["resume_from"] = "auto"
+        Runner(make(), 2, loader(), cfg={**cfg, "log": {"csv": True}}).fit()
+        assert "another config" not in caplog.text
+        cfg["optimizer"] = {"type": "AdamW", "lr": 0.2}
+        Runner(make(), 3, loader(), cfg={**cfg, "xbm": {}}).fit()
+    assert (
+        "goes on with another config than it was left with: optimizer.lr 0.1 -> 0.2, xbm None -> {}; the" in caplog.text
+    )

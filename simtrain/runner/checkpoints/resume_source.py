@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from simtrain.errors import CheckpointError
 from simtrain.runner.checkpoints.checkpoint_file import damage
@@ -60,10 +63,18 @@ def fits_checkpoint(path: Path | None) -> Iterator[None]:
         path: The checkpoint that a run goes on from; None for none.
 
     Raises:
-        CheckpointError: It is not of this model.
+        CheckpointError: It is not of this model, or of more epochs than the run has.
     """
     try:
         yield
+    except MisconfigurationException as error:
+        ended = re.search(r"current_epoch=(\d+).*max_epochs=(\d+)", str(error))
+        if path is None or ended is None:
+            raise
+        raise CheckpointError(
+            f"cannot resume: {path} is of a run that has done {ended[1]} epochs, and training.epochs is {ended[2]}; "
+            f"set it to at least {ended[1]}, or leave out training.resume_from to begin anew"
+        ) from error
     except (RuntimeError, ValueError) as error:
         if path is None or not str(error).startswith(_MISFITS):
             raise

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from simtrain.data.resumable_loader import inner_sampler
 from simtrain.data.samplers.dealing import current_world
+from simtrain.errors import CheckpointError
 from simtrain.runner.checkpoints.figure_state import figure_state, restore_figures
 from simtrain.runner.checkpoints.random_state import random_state, restore_random_state
 
@@ -56,7 +57,11 @@ def restore_run(trainer: lightning.Trainer, state: Mapping[str, Any]) -> Mapping
 
     Returns:
         This process's entry.
+
+    Raises:
+        CheckpointError: It is the state of another optimizer.
     """
+    _check_optimizers(trainer)
     trainer.should_stop = state["should_stop"]
     world, saved = current_world(), len(state["ranks"])
     if saved != world.size:
@@ -74,6 +79,18 @@ def restore_run(trainer: lightning.Trainer, state: Mapping[str, Any]) -> Mapping
         _reopen_window(trainer, own["gradients"])
     restore_generators(trainer, own["generators"])
     return own
+
+
+def _check_optimizers(trainer: lightning.Trainer) -> None:
+    # An optimizer takes the settings of any other, and breaks off at its first step without its own.
+    for optimizer in trainer.optimizers:
+        lacking = sorted({name for group in optimizer.param_groups for name in set(optimizer.defaults) - set(group)})
+        if lacking:
+            raise CheckpointError(
+                f"cannot resume: the checkpoint is of a run with another optimizer than {type(optimizer).__name__} (it "
+                f"holds no {', '.join(lacking)}); give the one that it began with, or, to begin with its weights, set "
+                f"training.load_from in place of training.resume_from"
+            )
 
 
 def generator_state(trainer: lightning.Trainer, loaders: Mapping[str, Any]) -> dict[str, Any]:
