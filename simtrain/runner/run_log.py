@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -11,6 +13,25 @@ from simtrain.runner.runner_state import RunnerState
 
 LOG_FILE = "run.log"
 logger = logging.getLogger("simtrain")
+
+
+class _LogFile(logging.FileHandler):
+    """A log file that breaks off no run: where it cannot be written, that is told once."""
+
+    _told = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._told:
+            self._told = True
+            print(f"cannot write {self.baseFilename}: {error}", file=sys.stderr)
+
+    def close(self) -> None:
+        # What is left to write is lost with the rest.
+        with suppress(OSError):
+            super().close()
 
 
 class RunLog:
@@ -36,7 +57,7 @@ class RunLog:
         if self._cfg.log.to_file and self._cfg.run_dir is not None:
             folder = Path(self._cfg.run_dir)
             folder.mkdir(parents=True, exist_ok=True)
-            self._handler = logging.FileHandler(folder / LOG_FILE, encoding="utf-8")
+            self._handler = _LogFile(folder / LOG_FILE, encoding="utf-8")
             mark = "" if self._state.world_size == 1 else f" [{self._state.rank}]"
             self._handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s{mark} %(message)s"))
             logger.addHandler(self._handler)

@@ -6,9 +6,11 @@ import secrets
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import WandbLogger
 
+from simtrain.errors import ConfigError
 from simtrain.evaluation.text_files import draft
 
 #: File of a run's folder that keeps what W&B calls the run.
@@ -29,6 +31,24 @@ class RunWandbLogger(WandbLogger):
         known = resumes and self.id_file.exists()
         run_id = self.id_file.read_text().strip() if known else secrets.token_hex(4)
         super().__init__(save_dir=folder, id=run_id, **words)
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The W&B run, begun when it is first asked for.
+
+        Raises:
+            ConfigError: W&B refuses to begin one.
+        """
+        from wandb.errors import Error
+
+        try:
+            return super().experiment
+        except Error as error:
+            raise ConfigError(
+                f"Weights & Biases begins no run: {error}; log in (wandb login), or keep the figures here with "
+                f"wandb.offline: true"
+            ) from error
 
     def finalize(self, status: str) -> None:
         """Finish; figures that come later go on in the same W&B run."""

@@ -1,5 +1,6 @@
 import logging
 import warnings
+from pathlib import Path
 
 import lightning
 import pytest
@@ -162,3 +163,15 @@ def test_one_callback_is_a_list_of_one_and_a_hook_of_batches_may_be_set_on_the_o
     runner = Runner(pair_model(), 1, loader(24, batch_size=12), callbacks=callback)
     runner.fit()
     assert seen == [1, 2]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no file that is always full")
+def test_a_log_that_cannot_be_written_breaks_off_no_run(tmp_path, capsys):
+    (tmp_path / "run.log").symlink_to("/dev/full")
+    cfg = {"run_dir": str(tmp_path), "training": {"device": "cpu"}}
+    runner = Runner(pair_model(), 1, loader(), cfg=cfg)
+    runner.fit()
+    told = capsys.readouterr().err
+    assert told.count("run.log: [Errno 28] No space left on device") == 1
+    assert "Traceback" not in told
+    assert (tmp_path / "checkpoints" / "last.ckpt").exists()

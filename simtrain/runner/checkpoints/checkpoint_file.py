@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +34,9 @@ class DurableCheckpointIO(TorchCheckpointIO):
             checkpoint: Tensors and plain containers.
             path: The file; one with a protocol (``s3://…``) is left to Lightning.
             storage_options: Lightning's, for such a file.
+
+        Raises:
+            OSError: It cannot be written, the disk being full, say; what was there before is left as it was.
         """
         if "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
@@ -43,8 +47,13 @@ class DurableCheckpointIO(TorchCheckpointIO):
         try:
             torch.save(checkpoint, draft)
             sync_file(draft)
-        except BaseException:
+        except BaseException as error:
             draft.unlink(missing_ok=True)
+            if isinstance(error, RuntimeError) and "inline_container" in str(error):  # torch's word for a failed write
+                free = shutil.disk_usage(file.parent).free
+                raise OSError(
+                    f"cannot write the checkpoint {file}: the disk takes no more ({free:,} bytes are free)"
+                ) from error
             raise
         os.replace(draft, file)
         sync_folder(file.parent)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import resource
 
 import pytest
 import torch
@@ -100,4 +101,19 @@ def test_what_a_killed_write_has_left_is_removed(tmp_path):
     (file.parent / "b.ckpt.tmp-0123456789ab").write_bytes(b"half")
     assert checkpoint_files(tmp_path) == [file]
     remove_drafts(file.parent)
+    assert [one.name for one in file.parent.iterdir()] == ["a.ckpt"]
+
+
+def test_a_disk_that_takes_no_more_is_told_in_a_sentence(tmp_path):
+    file = save(tmp_path, "a.ckpt")
+    whole, limits = file.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, limits[1]))
+    try:
+        with pytest.raises(
+            OSError, match=r"cannot write the checkpoint .*a\.ckpt: the disk takes no more \([\d,]+ bytes"
+        ):
+            DurableCheckpointIO().save_checkpoint(RUN, file)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert file.read_bytes() == whole
     assert [one.name for one in file.parent.iterdir()] == ["a.ckpt"]
