@@ -102,5 +102,5 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """
     names = sorted(set(known))
     accepted = ", ".join(repr(n) for n in names) if names else "none"
-    close = difflib.get_close_matches(name, names, n=1) or [n for n in names if n.lower() == name.lower()]
+    close = difflib.get_close_matches(str(name), names, n=1) or [n for n in names if n.lower() == str(name).lower()]
     return f"did you mean {close[0]!r}? Accepted: {accepted}" if close else f"accepted: {accepted}"

@@ -124,10 +124,12 @@ class Registry:
         self._check_words(name, factory, args, words)
         try:
             return factory(*args, **words)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, LookupError) as error:
             if isinstance(error, SimtrainError):
                 raise
-            raise ConfigError(f"{self.kind} {name!r}: {error}") from error
+            settings = ", ".join(f"{word}={value!r}" for word, value in words.items())
+            reason = error if isinstance(error, ValueError) else f"{error} (given {settings or 'no settings'})"
+            raise ConfigError(f"{self.kind} {name!r}: {_misfit(factory, words) or reason}") from error
 
     def check(self, config: Any, n_args: int = 0) -> None:
         """Raise what :meth:`build` would raise for a wrong name or argument, without building anything."""
@@ -155,6 +157,10 @@ class Registry:
             signature.bind(*args, **words)
         except TypeError as error:
             raise ConfigError(f"{self.kind} {name!r}: {error}") from error
+        # Which Python would take without a word: "no" counts as true.
+        wrong = _misfit(factory, words, only={"bool", "None"})
+        if wrong is not None:
+            raise ConfigError(f"{self.kind} {name!r}: {wrong}")
 
     def _add(self, name: str, cls: Any) -> None:
         known = self._classes.get(name)
@@ -184,6 +190,33 @@ class Registry:
         if homes:
             return f"A class of that name is in {homes[0]}: register it, register_module()({name})"
         return "Import the module that registers your own before it is looked up"
+
+
+_PLAIN = {
+    "int": ("a whole number", (int,)),
+    "float": ("a number", (int, float)),
+    "bool": ("true or false", (bool,)),
+    "str": ("a text", (str,)),
+    "None": ("null", (type(None),)),
+}
+
+
+def _misfit(factory: Callable[..., Any], words: Mapping[str, Any], only: set[str] | None = None) -> str | None:
+    # The first setting whose value is of none of the plain types that it is declared with.
+    for name, parameter in inspect.signature(factory).parameters.items():
+        note = parameter.annotation
+        kinds = (note if isinstance(note, str) else inspect.formatannotation(note)).split(" | ")
+        kinds = [kind for kind in kinds if not kind.endswith("Tensor")]  # which no config can hold
+        kinds = [kind for kind in kinds if kind != "int" or "float" not in kinds]
+        if name not in words or not set(kinds) <= set(_PLAIN) or (only is not None and not set(kinds) <= only):
+            continue
+        if not any(_is_of(words[name], _PLAIN[kind][1]) for kind in kinds):
+            return f"{name} should be {' or '.join(_PLAIN[kind][0] for kind in kinds)}, got {words[name]!r}"
+    return None
+
+
+def _is_of(value: Any, types: tuple[type, ...]) -> bool:
+    return isinstance(value, types) and (bool in types or not isinstance(value, bool))
 
 
 def _ancestors(cls: Any) -> set[str]:

@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 from simtrain import registry
 from simtrain.errors import ConfigError, ContractError, UnknownNameError
@@ -10,8 +11,10 @@ class WidgetOfThisTest:
 
 
 class Widget:
-    def __init__(self, size, *, colour="red"):
-        self.size, self.colour = size, colour
+    def __init__(self, size, *, colour="red", shiny: bool = False, weight: "float | torch.Tensor | None" = None):
+        self.size, self.colour, self.shiny = size, colour, shiny
+        self.kilos = None if weight is None else weight / 1000
+        self.first = colour[0]
 
 
 @pytest.fixture
@@ -47,6 +50,28 @@ def test_bad_configs_say_what_to_do(widgets, config, message):
     for use in (widgets.build, widgets.check):
         with pytest.raises(ConfigError, match=message):
             use(config)
+
+
+@pytest.mark.parametrize("shiny", ["no", 1, None])
+def test_what_python_would_take_for_true_is_refused(widgets, shiny):
+    for use in (widgets.build, widgets.check):
+        with pytest.raises(ConfigError, match=f"widget 'Widget': shiny should be true or false, got {shiny!r}"):
+            use({"type": "Widget", "size": 1, "shiny": shiny})
+    assert widgets.build({"type": "Widget", "size": 1, "shiny": True}).shiny is True
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"weight": "light"}, "widget 'Widget': weight should be a number or null, got 'light'"),
+        ({"weight": [1]}, r"widget 'Widget': weight should be a number or null, got \[1\]"),
+        ({"colour": []}, r"widget 'Widget': list index out of range \(given size=1, colour=\[\]\)"),
+        ({"colour": 3}, r"widget 'Widget': 'int' object is not subscriptable \(given size=1, colour=3\)"),
+    ],
+)
+def test_a_value_that_breaks_the_class_is_named(widgets, words, message):
+    with pytest.raises(ConfigError, match=message):
+        widgets.build({"type": "Widget", "size": 1, **words})
 
 
 def test_the_built_in_names_are_found_without_importing_their_rooms_first():

@@ -133,6 +133,8 @@ class CacheConfig:
         check_functions("augment", self.augment)
         self._check_views()
         if self.save_dir is not None:
+            if not isinstance(self.save_dir, (str, Path)):
+                raise ConfigError(f"CacheConfig(save_dir=...) should be a path, got {self.save_dir!r}")
             self.save_dir = Path(self.save_dir).expanduser()
         elif CacheType.DISK in (self.cache_type, *self.mapping.values()):
             raise ConfigError("a DISK cache needs a folder: set CacheConfig(save_dir=...)")

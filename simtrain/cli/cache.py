@@ -47,6 +47,8 @@ def verify(folder: Folder, as_json: AsJson = False) -> None:
     if as_json:
         values = [{**as_values(i), "damages": [vars(damage) for damage in damages]} for i, damages in found]
         typer.echo(json.dumps(values, indent=2))
+    if not found and not as_json:
+        typer.echo(f"no caches in {folder}")
     for info, damages in [] if as_json else found:
         for damage in damages:
             rows = "all its embeddings" if damage.rows is None else f"{damage.rows:,} embeddings"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -69,8 +69,8 @@ def examine(
         seed should be from 0 to 4294967295, got -1
     """
     register_now()
-    given = OmegaConf.merge(_read(source), _parse_overrides(overrides))
-    cfg, errors = merge(cast("dict[str, Any]", OmegaConf.to_container(given)), schema)
+    given = _laid_over(OmegaConf.to_container(_read(source)), OmegaConf.to_container(_parse_overrides(overrides)))
+    cfg, errors = merge(given, schema)
     return cfg, [*errors, *problems(cfg, schema)]
 
 
@@ -102,9 +102,16 @@ def _read_file(path: Path) -> DictConfig:
     return content
 
 
+def _laid_over(values: Any, overrides: Any) -> Any:
+    # Not OmegaConf's merge, which breaks off where a list takes the place of a mapping.
+    if not isinstance(values, Mapping) or not isinstance(overrides, Mapping):
+        return overrides
+    return {**values, **{key: _laid_over(values.get(key), value) for key, value in overrides.items()}}
+
+
 def _parse_overrides(overrides: Sequence[str]) -> DictConfig:
     for word in overrides:
-        if not re.match(r"[A-Za-z_][\w.-]*=", word):
+        if not re.match(r"[A-Za-z_][\w-]*(\.[\w-]+)*=", word):
             raise ConfigError(f"an override is written key=value (training.epochs=3), got {word!r}")
     try:
         return OmegaConf.from_dotlist(list(overrides))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from simtrain.config.former_keys import former_key
@@ -38,6 +38,9 @@ def merge(given: Mapping[str, Any], schema: type = Config) -> tuple[DictConfig, 
         for name, value in odd.items()
         if value is not None
     ]
+    for path, sentence in _wrong_containers(given, schema):
+        errors.append(ConfigError(sentence))
+        given = _without(given, path)
     while True:
         try:
             return _merged(given, schema), errors
@@ -84,6 +87,32 @@ def _merged(given: Mapping[str, Any], schema: type) -> DictConfig:
     OmegaConf.resolve(merged)
     assert isinstance(merged, DictConfig)
     return merged
+
+
+def _wrong_containers(given: Mapping[str, Any], schema: type) -> list[tuple[tuple[str, ...], str]]:
+    # OmegaConf breaks off at a mapping in a list's place, and words the others by its own classes.
+    found = []
+    for key in schema_keys(schema):
+        path = tuple(key.name.split("."))
+        value = _value_or_none(given, path)
+        wanted = Mapping if "mapping" in key.type else Sequence if "list" in key.type else None
+        text = isinstance(value, str)
+        if (
+            wanted is None
+            or value is None
+            or (text and (value == MISSING or "${" in value))
+            or (isinstance(value, wanted) and not text)
+        ):
+            continue
+        say = f"it should be a {key.type} ({key.doc.rstrip('.')}), got {value!r}"
+        found.append((path, f"the config's value for {key.name!r} does not fit: {say}"))
+    return found
+
+
+def _value_or_none(given: Any, path: tuple[str, ...]) -> Any:
+    for word in path:
+        given = given.get(word) if isinstance(given, Mapping) else None
+    return given
 
 
 def _place(given: Mapping[str, Any], full_key: str) -> tuple[str, ...]:

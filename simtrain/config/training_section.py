@@ -9,6 +9,7 @@ from simtrain.config.limits import Above, AtLeast, Matching, OneOf, limited
 
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true")
 LOOPS = ("auto", "cached", "trainer")
+_TIME_FORM = "'DD:HH:MM:SS', in quotes and longer than no time, such as '00:12:00:00'"
 _TIME = r"(?=.*[1-9])\d+:\d\d?:\d\d?:\d\d?"
 DEVICES = ("auto", "cpu", "cuda", "gpu", "mps")
 
@@ -34,7 +35,7 @@ class TrainingConfig:
         loop: ``auto`` takes the fast loop where every encoder is cached and there is one device; ``cached`` refuses to
             run without it; ``trainer`` never takes it.
         max_steps: Optimizer steps after which training ends, if the epochs are not over before; null for no limit.
-        max_time: Time after which it ends, as ``DD:HH:MM:SS``; null for no limit.
+        max_time: Time after which it ends, as ``'DD:HH:MM:SS'`` in quotes; null for no limit.
         valid_begin_epoch: First epoch that ends with a validation.
         valid_interval_epoch: Epochs from one such validation to the next; null for none by epoch. The last epoch of all
             always ends with one.
@@ -74,7 +75,7 @@ class TrainingConfig:
     progress_bar: bool | None = None
     loop: str = limited("auto", OneOf(LOOPS))
     max_steps: int | None = limited(None, AtLeast(1))
-    max_time: str | None = limited(None, Matching(_TIME, "DD:HH:MM:SS, longer than no time, such as 00:12:00:00"))
+    max_time: str | None = limited(None, Matching(_TIME, _TIME_FORM))
     valid_begin_epoch: int = limited(1, AtLeast(1))
     valid_interval_epoch: int | None = limited(1, AtLeast(1))
     valid_begin_iter: int | None = limited(4000, AtLeast(1))

@@ -29,7 +29,8 @@ def read_table(path: Path) -> Table:
     """
     kind = _kind(path)
     if not path.is_file():
-        raise DataError(f"there is no data file {str(path)!r}; give the path of a {_accepted()} file")
+        where = "" if path.is_absolute() else f" in {str(Path.cwd())!r}"
+        raise DataError(f"there is no data file {str(path)!r}{where}; give the path of a {_accepted()} file")
     return ParquetTable(path) if kind == ".parquet" else _text_table(path, _TEXT_READERS[kind])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -69,4 +70,12 @@ def data_source(cfg: DictConfig, stage: str) -> DataSource:
         raise ConfigError(f"{key}.on_error should be raise or skip, got {words['on_error']!r}")
     alike = {"query_gallery": "groups"}.get(kind, kind) == cfg.data.kind
     columns = words.get("columns") or (plain(cfg.data.columns) if alike else {})
-    return DataSource(**{**words, "kind": kind, "columns": columns})
+    return DataSource(**{**words, "kind": kind, "columns": _column_names(key, columns)})
+
+
+def _column_names(key: str, columns: dict[str, Any]) -> dict[str, str]:
+    # In YAML a column that is called 1 is a number.
+    for role, name in columns.items():
+        if isinstance(name, bool) or not isinstance(name, (str, int)):
+            raise ConfigError(f"columns of {key}: {role} should be the name of a column, got {name!r}")
+    return {role: str(name) for role, name in columns.items()}

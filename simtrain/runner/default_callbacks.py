@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from simtrain import registry
 from simtrain.config import plain
-from simtrain.runner.callbacks import EarlyStop, EpochSummary, run_progress
+from simtrain.runner.callbacks import EpochSummary, run_progress
 
 
 def default_callbacks(cfg: DictConfig, given: Iterable[Any] = ()) -> list[Callback]:
@@ -38,7 +38,7 @@ def default_callbacks(cfg: DictConfig, given: Iterable[Any] = ()) -> list[Callba
         }
         callbacks.append(run_progress(show, **every, aloud=aloud))
     if training.early_stop is not None:
-        callbacks.append(EarlyStop(**plain(training.early_stop)))
+        callbacks.append(registry.callbacks.build({"type": "EarlyStop", **plain(training.early_stop)}))
     if is_shown:
         callbacks.append(EpochSummary(show, aloud))
     return [*callbacks, *(registry.callbacks.build(one) for one in plain(cfg.callbacks))]

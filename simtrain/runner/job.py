@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ from simtrain.runner.runner import Runner
 from simtrain.training import TrainableModel, build_model
 
 DEFAULT_FOLDER = "runs/simtrain"
+logger = logging.getLogger("simtrain")
 _PAIR_TARGETS = {"pairs", "labels", "subgroups"}
 
 
@@ -112,6 +114,7 @@ def fit(
         model, train_data_loader=loaders["train"], valid_data_loader=loaders.get("valid"), cfg=cfg, callbacks=callbacks
     )
     result = FitResult(model, Path(cfg.run_dir), label_names=getattr(data["train"], "label_names", None))
+    _tell_uncached(cfg, model)
     with _timed(result, "cache"):
         # On the device that training runs on: what is encoded elsewhere would be encoded again there.
         runner.place_model()
@@ -169,6 +172,16 @@ def fill_cache(model: TrainableModel, data: Mapping[str, Dataset[Any] | QueryGal
         samples = read_samples(dataset)
         layout = layout_of(samples)
         model.cached.fill(layout.objects(samples), f"{stage} data", layout.sides(samples))
+
+
+def _tell_uncached(cfg: DictConfig, model: TrainableModel) -> None:
+    cache = {"cache_type": "none"} if cfg.cache is None else plain(cfg.cache)
+    asked_for = str(cache.get("cache_type")).lower() != "none" and not cache.get("boundary")
+    if asked_for and all(encoder.trainable for encoder in model.model.encoders.values()):
+        logger.warning(
+            "the section 'cache' does nothing here: every encoder is trained, so that its embeddings change; freeze "
+            "one (trainable: false), or leave the section out"
+        )
 
 
 def make_loader(cfg: DictConfig, dataset: Dataset[Any], stage: str) -> SimilarityDataLoader:

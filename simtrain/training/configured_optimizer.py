@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from simtrain import registry
+from simtrain.errors import ConfigError
 
 GROUPS = "parameter_groups"
 
@@ -21,7 +23,7 @@ class ConfiguredOptimizer:
             :func:`~simtrain.training.parameter_groups.regroup`.
 
     Raises:
-        ConfigError: The name or a setting is unknown.
+        ConfigError: The name or a setting is unknown, or a number is not finite.
 
     Example:
         >>> make = ConfiguredOptimizer({"type": "SGD", "lr": 0.1, "parameter_groups": [{"pattern": "head", "lr": 1.0}]})
@@ -33,6 +35,9 @@ class ConfiguredOptimizer:
         self.config = {word: value for word, value in config.items() if word != GROUPS}
         self.parameter_groups: list[dict[str, Any]] = list(config.get(GROUPS) or [])
         registry.optimizers.check(self.config, 1)
+        for word, value in self.config.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ConfigError(f"optimizer {self.config['type']!r}: {word} should be a finite number, got {value}")
 
     def __call__(self, parameters: list[nn.Parameter]) -> Optimizer:
         """Build it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -87,7 +88,7 @@ def check_entry(entry: Any, accepted: Iterable[str]) -> None:
         )
     for word in ("lr", "weight_decay"):
         value = entry.get(word, 0.0)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
             raise ConfigError(f"{word} of the group {entry['pattern']!r} should be a number from 0 on, got {value!r}")
     try:
         re.compile(entry["pattern"])

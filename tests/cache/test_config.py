@@ -109,3 +109,9 @@ def test_unknown_encoder_names_are_refused(make_encoder):
 def test_gpu_cache_needs_training_on_a_gpu(make_encoder):
     with pytest.raises(ConfigError, match="'text' is to be cached on the GPU, but training runs on the CPU"):
         resolve(CacheConfig("gpu"), {"text": make_encoder()}, "cpu")
+
+
+@pytest.mark.usefixtures("without_type_checks")
+def test_a_folder_is_a_path():
+    with pytest.raises(ConfigError, match=r"CacheConfig\(save_dir=...\) should be a path, got 3"):
+        CacheConfig(save_dir=3)

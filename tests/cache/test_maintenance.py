@@ -184,4 +184,6 @@ def test_wrong_words_are_one_sentence(words, error, message, tmp_path, monkeypat
 
 def test_an_empty_folder_has_no_caches(tmp_path):
     assert run("ls", tmp_path).output == f"no caches in {tmp_path}\n"
+    assert run("verify", tmp_path).output == f"no caches in {tmp_path}\n"
+    assert json.loads(run("verify", tmp_path, "--json").output) == []
     assert json.loads(run("ls", tmp_path, "--json").output) == []

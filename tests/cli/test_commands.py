@@ -84,7 +84,7 @@ def test_cached_and_uncached_encoding_give_the_same_vectors(job):
         (["train", "job.yaml", "loss.type=Tripletloss"], "unknown loss type 'Tripletloss'; did you mean 'TripletLoss'"),
         (["train", "job.yaml", "data.train=empty.jsonl"], "empty.jsonl has no rows"),
         (["train", "job.yaml", "data.columns.document=answer"], "there is no column 'answer'"),
-        (["train", "job.yaml", "data.train=none.csv"], "there is no data file 'none.csv'"),
+        (["train", "job.yaml", "data.train=none.csv"], "there is no data file 'none.csv' in '"),
         (["train", "none.yaml"], "there is no config file 'none.yaml'"),
         (["train", "job.yaml", "training.precision=half"], "unknown training.precision 'half'"),
         (["train", "job.yaml", "training.device=tpux"], "unknown training.device 'tpux'"),

@@ -68,6 +68,21 @@ def test_the_json_schema_has_each_key_where_it_belongs():
             "the config's value for 'training.epochs' does not fit: Interpolation key 'n' not",
         ),
         ({"seed": [1]}, "the config's value for 'seed' does not fit: "),
+        (
+            {"callbacks": {"type": "Throughput"}},
+            "the config's value for 'callbacks' does not fit: it should be a list ({type: …} of each callback",
+        ),
+        (
+            {"optimizer": ["AdamW"]},
+            "the config's value for 'optimizer' does not fit: it should be a mapping ({type: …} of the optimizer), "
+            "got ['AdamW']",
+        ),
+        ({"scheduler": "cosine"}, "the config's value for 'scheduler' does not fit: it should be a mapping or null"),
+        ({"wandb": {"tags": "a"}}, "the config's value for 'wandb.tags' does not fit: it should be a list (Tags of"),
+        (
+            {"training": {"max_time": 2160000}},
+            "training.max_time is written 'DD:HH:MM:SS', in quotes and longer than no time, such as '00:12:00:00', got",
+        ),
         ({"metrics": {"p": object()}}, "a config holds plain values only: "),
         ({"pt": {"topk": 3}}, "the config's key 'pt.topk' is 'checkpoint.topk' here; write checkpoint.topk: 3"),
     ],

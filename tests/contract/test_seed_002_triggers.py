@@ -183,11 +183,13 @@ def test_wall_e_5_training_goes_on_in_train_mode_after_an_evaluation_in_the_midd
         ({"max_steps": 0}, "training.max_steps should be at least 1, got 0"),
         (
             {"max_time": "12h"},
-            "training.max_time is written DD:HH:MM:SS, longer than no time, such as 00:12:00:00, got '12h'",
+            "training.max_time is written 'DD:HH:MM:SS', in quotes and longer than no time, such as '00:12:00:00', "
+            "got '12h'",
         ),
         (
             {"max_time": "00:00:00:00"},
-            "training.max_time is written DD:HH:MM:SS, longer than no time, such as 00:12:00:00, got '00:00:00:00'",
+            "training.max_time is written 'DD:HH:MM:SS', in quotes and longer than no time, such as '00:12:00:00', "
+            "got '00:00:00:00'",
         ),
     ],
 )

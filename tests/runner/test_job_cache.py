@@ -113,3 +113,14 @@ def test_wrong_names_are_errors_before_anything_is_encoded(tmp_path, encoded, ca
         fit(job(tmp_path, cache=cache))
     assert not encoded
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("trainable", "cache", "told"),
+    [(True, {}, True), (False, {}, False), (True, None, False), (True, {"cache_type": "none"}, False)],
+)
+def test_a_cache_that_can_hold_nothing_is_told(tmp_path, caplog, trainable, cache, told):
+    words = job(tmp_path)
+    words["encoders"]["trainable"] = trainable
+    fit({**words, "cache": cache})
+    assert ("the section 'cache' does nothing here: every encoder is trained" in caplog.text) == told

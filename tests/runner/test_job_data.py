@@ -138,6 +138,12 @@ def test_a_stage_has_columns_of_its_own(tmp_path):
         ({"test": {"path": "GROUPS", "split": 1}}, ConfigError, r"data\.test\.split should be a text, got 1"),
         ({"test": {"path": "GROUPS", "on_error": "x"}}, ConfigError, r"data\.test\.on_error should be raise or skip"),
         ({"test": {"path": "GROUPS", "kind": "query_gallery"}}, DataError, "there is no column 'is_query'"),
+        (
+            {"columns": {"query": None}},
+            ConfigError,
+            r"columns of data.train: query should be the name of a column, got",
+        ),
+        ({"columns": {"query": 3}}, DataError, r"line 1: there is no column '3'; accepted: "),
         ({"train": "FOLDER"}, ConfigError, r"data\.train: '.*' is a folder, .* should be 'groups' then, got 'pairs'"),
         ({"test": {"path": "FOLDER", "kind": "groups", "root": "x"}}, ConfigError, "root does not go with a folder"),
     ],

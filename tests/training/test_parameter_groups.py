@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from simtrain import Runner, TrainableModel, load_cfg
+from simtrain import Runner, TrainableModel, load_cfg, registry
 from simtrain.errors import ConfigError
+from simtrain.training.configured_optimizer import ConfiguredOptimizer
 from simtrain.training.parameter_groups import regroup
 from tests.contract.runner_parts import loader
 from tests.contract.seed_models import ToyModel
@@ -87,6 +88,7 @@ def test_groups_of_their_own_are_updated_as_their_own_optimizers_would():
         ),
         ({"pattern": "("}, "the group '(' is not a pattern"),
         ({"pattern": "head", "lrr": 1}, "a group of parameters has no setting 'lrr'; did you mean 'lr'?"),
+        ({"pattern": "head", "lr": float("inf")}, "lr of the group 'head' should be a number from 0 on, got inf"),
         ({"pattern": "head", "lr": -1}, "lr of the group 'head' should be a number from 0 on, got -1"),
         (
             {"pattern": "head", "layer_decay": 2},
@@ -147,3 +149,32 @@ def _built(parts):
     from simtrain.training.parts import model_parts
 
     return model_parts(parts)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"lr": "fast"}, "optimizer 'AdamW': lr should be a number, got 'fast'"),
+        ({"lr": None}, "optimizer 'AdamW': lr should be a number, got None"),
+        ({"lr": float("inf")}, "optimizer 'AdamW': lr should be a finite number, got inf"),
+        ({"weight_decay": "abc"}, "optimizer 'AdamW': weight_decay should be a number, got 'abc'"),
+        ({"betas": [0.9]}, r"optimizer 'AdamW': .* \(given betas=\[0.9\]\)"),
+        ({"amsgrad": "no"}, "optimizer 'AdamW': amsgrad should be true or false, got 'no'"),
+    ],
+)
+def test_a_setting_of_another_type_is_named(setting, message):
+    with pytest.raises(ConfigError, match=message):
+        ConfiguredOptimizer({"type": "AdamW", **setting})([nn.Parameter(torch.zeros(1))])
+
+
+@pytest.mark.usefixtures("without_type_checks")
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"type": "cosine", "warmup_rate": "abc"}, "scheduler 'cosine': warmup_rate should be a number, got 'abc'"),
+        ({"type": "step", "decay_rate": None}, "scheduler 'step': decay_rate should be a number, got None"),
+    ],
+)
+def test_a_schedule_setting_of_another_type_is_named(setting, message):
+    with pytest.raises(ConfigError, match=message):
+        registry.schedulers.build(setting, torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0), 10)

@@ -44,6 +44,11 @@ def directions(monitor: str | Mapping[str, bool | None]) -> dict[str, bool]:
         >>> directions({"mrr_validation": None, "brightness": False})
         {'mrr_validation': True, 'brightness': False}
     """
+    if not isinstance(monitor, (str, Mapping)):
+        raise ConfigError(
+            f"checkpoint.monitor should be a figure, or figures with their directions ({{validation_loss: false}}), "
+            f"got {monitor!r}"
+        )
     named = {monitor: None} if isinstance(monitor, str) else dict(monitor)
     for name, more in named.items():
         if more not in (None, True, False):

@@ -10,10 +10,11 @@ import lightning
 import pytest
 import torch
 
-from simtrain import BaseCallBack, Runner
+from simtrain import BaseCallBack, Runner, load_cfg
 from simtrain.errors import ConfigError, MissingExtraError
 from simtrain.runner.callbacks import EarlyStop, EpochSummary, StepMonitor, Throughput, run_progress
 from simtrain.runner.callbacks.figure_lines import best_row
+from simtrain.runner.default_callbacks import default_callbacks
 from simtrain.runner.lean_step import HOOKS
 from simtrain.runner.monitored_figure import greater_is_better
 from tests.contract.runner_parts import loader
@@ -236,3 +237,19 @@ def test_wall_e_11_a_logger_whose_package_is_absent_says_what_to_install(monkeyp
 def test_progress_may_be_added_by_hand():
     progress = run_progress(every_n_batches=2, aloud=True)
     assert progress.every_n_batches == 2
+
+
+@pytest.mark.usefixtures("without_type_checks")
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"delta": "abc"}, "callback 'EarlyStop': delta should be a number, got 'abc'"),
+        (
+            {"greater_is_better": "no"},
+            "callback 'EarlyStop': greater_is_better should be true or false or null, got 'no'",
+        ),
+    ],
+)
+def test_settings_of_another_type_are_named(words, message):
+    with pytest.raises(ConfigError, match=message):
+        default_callbacks(load_cfg({"training": {"early_stop": words}}))

@@ -197,11 +197,14 @@ def test_where_nothing_was_saved_there_is_no_best(tmp_path):
         Runner(make(), 1, loader(), cfg={"checkpoint": {"load_best": True, "enable": False}})
 
 
+@pytest.mark.usefixtures("without_type_checks")
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         ({"topk": -1}, r"topk of the checkpoints should be at least 0, got -1"),
         ({"step_interval": 0}, r"step_interval of the checkpoints should be at least 1, got 0"),
+        ({"monitor": ["a", "b"]}, r"checkpoint.monitor should be a figure, or figures with .*, got \['a', 'b'\]"),
+        ({"monitor": 3}, r"checkpoint.monitor should be a figure, or figures with their directions .*, got 3"),
         ({"monitor": "brightness"}, r"the name 'brightness' does not tell whether more is better; say it"),
     ],
 )
