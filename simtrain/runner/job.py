@@ -176,7 +176,7 @@ def fill_cache(model: TrainableModel, data: Mapping[str, Dataset[Any] | QueryGal
 
 def _tell_uncached(cfg: DictConfig, model: TrainableModel) -> None:
     cache = {"cache_type": "none"} if cfg.cache is None else plain(cfg.cache)
-    asked_for = str(cache.get("cache_type")).lower() != "none" and not cache.get("boundary")
+    asked_for = str(cache.get("cache_type") or "auto").lower() != "none" and not cache.get("boundary")
     if asked_for and all(encoder.trainable for encoder in model.model.encoders.values()):
         logger.warning(
             "the section 'cache' does nothing here: every encoder is trained, so that its embeddings change; freeze "
