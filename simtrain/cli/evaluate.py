@@ -62,6 +62,7 @@ def evaluate(
         loaded = load_model(model, cache)
         if subset_queries is None:
             task = retrieval_task(samples)
+            task.check_matched(empty)
             embeddings = encode_task(loaded, task, batch_size=batch_size)
             result = task.score(*embeddings, k=depths, **words)
             figures, text = result.as_dict(), by.result_text(result, empty)

@@ -197,7 +197,7 @@ def near_duplicates(
         n: At most so many pairs, the nearest; None for all.
 
     Raises:
-        ConfigError: The threshold is out of range.
+        ConfigError: The threshold is out of range, or ``n`` is not positive.
 
     Example:
         >>> near_duplicates(torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([[1.0, 0.0]]))
@@ -205,6 +205,8 @@ def near_duplicates(
     """
     if not -1 <= threshold <= 1:
         raise ConfigError(f"threshold is a cosine, from -1 to 1, got {threshold}")
+    if n is not None:
+        _check_number(n)
     scores, items = top_k(embeddings, others, k=MOST_DUPLICATES)
     # Cosines of equal rows are 1 but for the last bits of float32.
     near = ((scores >= threshold - 1e-6) & (items >= 0)).nonzero()

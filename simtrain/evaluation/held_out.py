@@ -51,7 +51,7 @@ class HeldOutRetrieval:
 
     Raises:
         ConfigError: An option is out of range, or a figure unknown.
-        DataError: The data are no test set.
+        DataError: The data are no test set, or a query has nothing to find and ``empty`` is ``"error"``.
 
     Example:
         >>> from simtrain.data import QueryGallery
@@ -93,6 +93,8 @@ class HeldOutRetrieval:
         given = read_test_set(data, kind, columns, split=split) if isinstance(data, (str, Path)) else data
         task = retrieval_task(given)
         self.tasks = [task] if n_queries is None else list(subsets(task, n_queries, repeats, seed, n_gallery))
+        for one in self.tasks:
+            one.check_matched(empty)
         self.names = None if names is None else list(names)
         for name in names or ():
             if name not in self._known(task):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from simtrain.errors import ConfigError, DataError
 from simtrain.metrics.neighbors import top_k
+from simtrain.metrics.similarities import full_precision
 from simtrain.metrics.vectors import as_vectors, unit_rows
 from simtrain.models.progress import track
 
@@ -101,14 +102,19 @@ class ReciprocalReranking:
         return shared
 
     def _original(self, rows: Tensor) -> Tensor:
-        squared = (2.0 - 2.0 * (self._all[rows] @ self._all.T).double()).clamp(min=0)
+        squared = (2.0 - 2.0 * self._cosines(rows)).clamp(min=0)
         scaled: Tensor = squared / self._largest[rows, None]
         return scaled
+
+    def _cosines(self, rows: Tensor) -> Tensor:
+        with full_precision(self._all.device.type):
+            cosines = self._all[rows] @ self._all.T
+        return cosines.double()
 
     def _largest_distances(self) -> Tensor:
         largest = torch.empty(len(self._all), dtype=torch.float64)
         for rows in torch.split(torch.arange(len(self._all)), BLOCK):
-            squared = 2.0 - 2.0 * (self._all[rows] @ self._all.T).double()
+            squared = 2.0 - 2.0 * self._cosines(rows)
             largest[rows] = squared.amax(dim=1).clamp(min=torch.finfo(torch.float32).eps)
         return largest
 

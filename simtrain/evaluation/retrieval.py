@@ -97,6 +97,7 @@ def evaluate(
     # What is wrong shows before all is encoded.
     checked_cuts(k), checked_denominator(denominator), checked_empty(empty)
     task = retrieval_task(data)
+    task.check_matched(empty)
     return task.score(*encode_task(model, task, **options), k=k, show_progress=show_progress, **words)
 
 

@@ -21,8 +21,10 @@ from simtrain.evaluation.post_processing import PostProcessing
 from simtrain.evaluation.reciprocal_reranking import ReciprocalReranking, reranked
 from simtrain.evaluation.retrieval_result import RetrievalResult
 from simtrain.metrics import retrieval_scores
+from simtrain.metrics.exclusion import Exclusion
 from simtrain.metrics.formulas import Denominator
-from simtrain.metrics.unmatched import Empty
+from simtrain.metrics.unmatched import Empty, check_matched
+from simtrain.metrics.which_relevance import which_relevance
 
 COUNTS = ("query", "n_queries", "n_queries_without_match")
 CHUNK = 65_536
@@ -57,6 +59,21 @@ class RetrievalTask:
     grades: Tensor | None = None
     label_names: Mapping[int, Hashable] = field(default_factory=dict)
     query_names: Sequence[str] | None = None
+
+    def check_matched(self, empty: Empty) -> None:
+        """Tell before anything is encoded that a query has nothing to find, where that is an error.
+
+        Raises:
+            DataError: There is such a query, and ``empty`` is ``"error"``.
+        """
+        if empty != "error":
+            return
+        alone, n_queries = self.gallery is None, len(self.queries)
+        n_gallery = n_queries if self.gallery is None else len(self.gallery)
+        labels = self.groups if alone else self.gallery_groups
+        relevance = which_relevance(self.groups, labels, self.relevant, None, n_queries, n_gallery)
+        own = torch.arange(n_queries) if alone else None
+        check_matched(relevance, Exclusion(own, self.exclude, n_queries=n_queries, n_gallery=n_gallery), empty)
 
     def score(
         self,

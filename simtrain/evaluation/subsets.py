@@ -114,8 +114,10 @@ def evaluate_subsets(
     words: dict[str, Any] = {"denominator": checked_denominator(denominator), "empty": checked_empty(empty)}
     task = retrieval_task(data)
     options: dict[str, Any] = {"batch_size": batch_size, "show_progress": show_progress}
-    results = []
-    for part in subsets(task, n_queries, repeats, seed, n_gallery):
+    parts, results = list(subsets(task, n_queries, repeats, seed, n_gallery)), []
+    for part in parts:
+        part.check_matched(empty)
+    for part in parts:
         results.append(part.score(*encode_task(model, part, **options), k=k, post=post, **words))
     return SubsetResult(results)
 

@@ -77,6 +77,19 @@ class Exclusion:
             self._device
         )
 
+    def count(self, queries: Int64[Tensor, " rows"], items: Int64[Tensor, "rows most"]) -> Int64[Tensor, " rows"]:
+        """How many of the gallery items listed for each query (-1: none) are left out of its search."""
+        listed = items >= 0
+        if not bool(listed.any()):
+            return torch.zeros_like(queries)
+        out = torch.zeros_like(listed) if self.own is None else items == self.own[queries, None]
+        if self._mask is not None:
+            columns, place = torch.unique(items.clamp(min=0), return_inverse=True)
+            given = self._mask[queries][:, columns] if isinstance(self._mask, Tensor) else self._mask(queries, columns)
+            masked = _as_mask(given, (len(queries), len(columns)), "exclude(queries, gallery)")
+            out = out | masked.to(self._device).gather(1, place)
+        return (out & listed).sum(dim=1)
+
 
 def split_exclude(exclude: Exclude | None) -> tuple[Tensor | None, Exclude | None]:
     """Tell own indices (one integer a query) from a mask or a function."""

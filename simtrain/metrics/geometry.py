@@ -9,6 +9,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from simtrain.errors import ConfigError, DataError
+from simtrain.metrics.similarities import full_precision
 from simtrain.metrics.vectors import Embeddings, as_vectors, chunks, unit_rows
 from simtrain.models.progress import track
 
@@ -90,7 +91,9 @@ def sum_of_potentials(
     starts = range(0, len(rows), CHUNK)
     for start in track(starts, len(rows), "comparing rows", show_progress, size=CHUNK):
         part = rows[start : start + CHUNK]
-        squared = (part @ rows.T).double().mul_(-2.0).add_(lengths).add_(lengths[start : start + CHUNK, None])
+        with full_precision(rows.device.type):
+            cosines = part @ rows.T
+        squared = cosines.double().mul_(-2.0).add_(lengths).add_(lengths[start : start + CHUNK, None])
         potentials = squared.clamp_(min=0.0).mul_(-t).exp_()
         potentials.diagonal(offset=start).zero_()
         total += potentials.sum()

@@ -19,7 +19,7 @@ from simtrain.metrics.ranking import Ranked, rank
 from simtrain.metrics.relevance import Relevant
 from simtrain.metrics.scan import MEMORY_BUDGET
 from simtrain.metrics.similarities import Distance, Similarities
-from simtrain.metrics.unmatched import Empty, checked_empty, with_unmatched
+from simtrain.metrics.unmatched import Empty, check_matched, checked_empty, with_unmatched
 from simtrain.metrics.vectors import Embeddings, as_vectors
 from simtrain.metrics.which_relevance import which_relevance
 
@@ -166,6 +166,7 @@ def _scores(
     sizes = len(queries), len(gallery)
     relevance = which_relevance(labels[0], gallery_labels, relevant, grades, *sizes, similarities.device)
     exclusion = _exclusion(exclude, similarities, alone=alone)
+    check_matched(relevance, exclusion, empty)
     depth = max(cuts)
     search = rank_mutually if ranks_mutually(similarities, relevance, exclusion, depth) else rank
     blocks = search(

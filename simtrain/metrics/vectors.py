@@ -112,7 +112,8 @@ def _as_tensor(embeddings: Embeddings, name: str) -> Tensor:
         return embeddings.detach()
     if isinstance(embeddings, np.ndarray) and embeddings.dtype.kind in "fiub":
         # from_numpy shares memory and warns about read-only arrays (memory maps): those are copied.
-        return from_numpy(np.require(embeddings, requirements=["C", "W"]))
+        native = embeddings.dtype.newbyteorder("=")
+        return from_numpy(np.require(embeddings, native, requirements=["C", "W"]))
     kind = f"an array of {embeddings.dtype}" if isinstance(embeddings, np.ndarray) else f"a {type(embeddings).__name__}"
     raise DataError(f"the {name} must be a tensor or a numpy array of numbers, got {kind}")
 

@@ -154,3 +154,9 @@ def test_labels_that_float32_cannot_tell_apart_are_different():
     labels = torch.tensor([16_777_216, 16_777_217, 16_777_216, 16_777_217])
     assert [one.count for one in confused_classes(points, labels)] == [2, 2]
     assert np.array_equal([one.label for one in confused_classes(points, labels)], [16_777_216, 16_777_217])
+
+
+@pytest.mark.parametrize("n", [0, -1])
+def test_a_number_of_duplicates_is_positive(n):
+    with pytest.raises(ConfigError, match=f"n is a positive integer, got {n}"):
+        near_duplicates(torch.eye(3), torch.eye(3), n=n)

@@ -229,3 +229,10 @@ def test_every_step_is_an_option_of_evaluate(kind):
     assert same.metrics == pytest.approx(plain.metrics)
     assert same.n_gallery == plain.n_gallery
     assert evaluate(MODEL, TESTS[kind], post=PostProcessing(reranking=True, k1=4)).metrics != plain.metrics
+
+
+def test_mixed_precision_does_not_reach_a_re_ranking():
+    points = torch.randn(30, 16, generator=torch.Generator().manual_seed(0))
+    plain = ReciprocalReranking(points, k1=5, k2=2).distances(torch.arange(30))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert ReciprocalReranking(points, k1=5, k2=2).distances(torch.arange(30)).equal(plain)

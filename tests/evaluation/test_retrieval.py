@@ -7,13 +7,21 @@ from hypothesis import strategies as st
 
 from simtrain import CacheConfig, CacheType, SimilarityModel, evaluate
 from simtrain.cache import CachedModel
-from simtrain.data import SimilarityGroupSample, SimilarityPairDataset, SimilarityPairSample, SimilarityTripletSample
+from simtrain.data import (
+    QueryGallery,
+    SimilarityGroupSample,
+    SimilarityPairDataset,
+    SimilarityPairSample,
+    SimilarityTripletSample,
+)
 from simtrain.encoders import PrecomputedEncoder
 from simtrain.errors import ConfigError, DataError
 from simtrain.evaluation import (
+    HeldOutRetrieval,
     PostProcessing,
     RetrievalResult,
     comparison_table,
+    evaluate_subsets,
     result_table,
     results_table,
     retrieval_task,
@@ -209,3 +217,34 @@ def test_triplets_search_positives_and_negatives():
     task = retrieval_task(samples)
     assert (task.queries, task.gallery) == (["q1", "q2"], ["d1", "d3", "d2"])
     assert task.relevant.tolist() == [[0, 0], [1, 1]]
+
+
+class Refusing(PrecomputedEncoder):
+    """An encoder that must not be asked."""
+
+    def forward(self, batch):
+        raise AssertionError("encoded before the data were checked")
+
+
+@pytest.mark.parametrize("kind", ["pairs", "groups", "query_gallery", "several"])
+def test_queries_without_a_match_are_an_error_before_anything_is_encoded(kind):
+    groups = [SimilarityGroupSample(at(number), number // 2) for number in range(5)]
+    # The last query's only match is in its own sequence.
+    own = {"query_sequences": [-1, -1, 3], "gallery_sequences": [-1, -1, 3]}
+    tests = {
+        "pairs": (lonely_pairs(), 1),
+        "groups": (groups, 4),
+        "query_gallery": (QueryGallery([at(0), at(1), at(2)], [at(3), at(4), at(5)], [0, 0, 1], [0, 0, 1], **own), 2),
+    }
+    tests["several"] = ({"first": tests["groups"][0]}, 4)
+    data, query = tests[kind]
+    model = SimilarityModel(Refusing(2), EmptyHead(2))
+    message = f"1 queries have no relevant item in the gallery, such as query {query}"
+    with pytest.raises(DataError, match=message):
+        evaluate(model, data, empty="error")
+    if kind != "several":
+        with pytest.raises(DataError, match=message):
+            HeldOutRetrieval(data, empty="error")
+        if kind != "groups":  # whose subsets are of whole groups
+            with pytest.raises(DataError, match=message):
+                evaluate_subsets(model, data, n_queries=3, repeats=1, empty="error")

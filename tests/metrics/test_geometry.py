@@ -103,3 +103,14 @@ def test_pairs_of_a_pair_batch_align():
     metric = Alignment()
     metric.update(points, pairs=pairs, labels=torch.tensor([1.0, 0.0]))
     assert float(metric.compute()) == pytest.approx(alignment(points[:1], points[2:3]), rel=1e-6)
+
+
+def test_mixed_precision_does_not_reach_uniformity():
+    # Near each other, as embeddings early in training: bfloat16 cosines are all 1 or 0.996.
+    points = torch.randn(64, 32, generator=torch.Generator().manual_seed(0)) * 0.05 + torch.eye(32)[0]
+    plain, metric, beside = uniformity(points), Uniformity(), Uniformity()
+    metric.update(points)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert uniformity(points) == plain
+        beside.update(points)
+    assert beside.compute() == metric.compute()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from simtrain.errors import ConfigError, DataError
 from simtrain.evaluation.matrix_scores import matrix_scores
 from simtrain.metrics import grouped_report, retrieval_report, retrieval_scores
+from simtrain.metrics import report as report_room
 from simtrain.metrics.comparison import count_above, count_equal, reaching
 from simtrain.metrics.formulas import average_precision
 
@@ -209,3 +210,30 @@ def test_counts_of_a_row_are_exact_at_every_width(seed, rows, columns):
     assert torch.equal(count_equal(scores, bound), (scores == bound).sum(dim=1))
     assert torch.equal(reaching(scores, bound), (scores >= bound).view(-1).nonzero()[:, 0])
     assert count_above(torch.ones(rows, columns), torch.zeros(rows, 1)).tolist() == [columns] * rows
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6), n=st.integers(1, 20), alone=st.booleans(), kind=st.sampled_from("nmf"))
+def test_an_error_about_queries_without_a_match_comes_before_the_search_for_the_same_queries(seed, n, alone, kind):
+    generator = torch.Generator().manual_seed(seed)
+    points, labels = grid(seed, n), torch.randint(4, (n,), generator=generator)
+    other = torch.randint(4, (n + 2,), generator=generator)
+    mask = torch.rand(n, n if alone else n + 2, generator=generator) < 0.4
+    exclude = {"n": None, "m": mask, "f": lambda rows, columns: mask[rows][:, columns]}[kind]
+    words = {"k": 1, "exclude": exclude, "show_progress": False}
+    words |= {} if alone else {"gallery_embeddings": grid(seed + 1, n + 2), "gallery_labels": other}
+    missing = sorted(set(range(n)) - set(retrieval_scores(points, labels, **words)["query"].tolist()))
+    with pytest.MonkeyPatch.context() as patch:
+        if not missing:
+            retrieval_scores(points, labels, empty="error", **words)
+            return
+        patch.setattr(report_room, "rank", None)
+        patch.setattr(report_room, "rank_mutually", None)
+        with pytest.raises(DataError, match=f"{len(missing)} queries have no .* such as query {missing[0]};"):
+            retrieval_scores(points, labels, empty="error", **words)
+
+
+def test_arrays_of_another_byte_order_are_measured_too():
+    points, labels = grid(0, 20).numpy(), np.arange(20) % 4
+    expected = retrieval_report(points, labels, k=3)
+    assert retrieval_report(points.astype(">f8"), labels.astype(">i8"), k=3) == expected

@@ -132,3 +132,23 @@ def test_before_both_kinds_were_seen():
     assert everything.rates() == ErrorRates(0.0, 1.0, -math.inf)
     with pytest.raises(ConfigError, match="exactly one of them"):
         auc.update(torch.ones(3, 2))
+
+
+def test_mixed_precision_does_not_reach_the_cosines_of_pairs():
+    points = torch.randn(48, 8, generator=torch.Generator().manual_seed(0)) + 2 * torch.eye(8).repeat(6, 1)
+    groups, plain, mixed = torch.arange(48) % 8, PairFNMR(0.01), PairFNMR(0.01)
+    plain.update(points, groups=groups)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed.update(points, groups=groups)
+    assert mixed.counts.equal(plain.counts)
+
+
+def test_cosines_that_are_equal_but_for_rounding_are_ties_in_a_metric():
+    # Rows of -1 and 1, scaled: float32 has their cosines of 0, 1/4 and 1/2 a little off, now up, now down.
+    generator = torch.Generator().manual_seed(0)
+    signs, groups = torch.randint(0, 2, (60, 8), generator=generator) * 2.0 - 1.0, torch.arange(60) % 6
+    metric = PairAUC()
+    metric.update(signs * torch.tensor([1.0, 3.0, 0.7]).repeat(20)[:, None], groups=groups)
+    first, second = torch.triu_indices(60, 60, 1)
+    expected = pair_auc((signs[first] * signs[second]).sum(dim=1), groups[first] == groups[second])
+    assert float(metric.compute()) == pytest.approx(expected, abs=1e-6)
