@@ -28,6 +28,12 @@ from simtrain.models import SimilarityModel
 from simtrain.models.joined_encoders import joint_size
 from simtrain.models.placement import device_of
 
+OTHER_ROWS = (
+    "a loader was prepared with setup_dataloader(), and an encoder has changed since, or it is another model's: its "
+    "rows belong to other embeddings; call setup_dataloader() again. If all that changed is an attribute that does not "
+    "matter, such as a counter, name it in the encoder's cache_ignores"
+)
+
 
 class CachedModel:
     """Reads the frozen encoders' embeddings from caches; head and trainable encoders are the given model's own.
@@ -251,12 +257,11 @@ class CachedModel:
         check_collate(loader)
         if isinstance(loader.collate_fn, RowsCollate):
             if loader.collate_fn.identities != self._open_caches.identities:
-                raise CacheError(
-                    "a loader was prepared with setup_dataloader(), and an encoder has changed since: its rows belong "
-                    "to other embeddings; call setup_dataloader() again after the last change. If all that changed is "
-                    "an attribute that does not matter, such as a counter, name it in the encoder's cache_ignores"
-                )
-        elif self._caches and not isinstance(loader.collate_fn, EncoderCollate):
+                raise CacheError(OTHER_ROWS)
+        elif isinstance(loader.collate_fn, EncoderCollate):
+            if not self._open_caches.are_looked_up_by(loader.collate_fn):
+                raise CacheError(OTHER_ROWS)
+        elif self._caches:
             samples = read_samples(loader.dataset)
             layout = layout_of(samples)
             try:

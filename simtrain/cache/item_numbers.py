@@ -140,12 +140,12 @@ class _Plain:
 
 @dataclasses.dataclass(frozen=True)
 class _NumberedLookup:
-    look_up: Callable[..., Any]
+    lookup: Callable[..., Any]
     source: bytes
 
     def __call__(self, objects: Sequence[NumberedItem]) -> Any:
         numbers = np.array([numbered.number for numbered in objects], dtype=np.int64)
-        return self.look_up([numbered.item for numbered in objects], ItemNumbers(self.source, numbers))
+        return self.lookup([numbered.item for numbered in objects], ItemNumbers(self.source, numbers))
 
 
 Numbered = Callable[[Any, int], NumberedItem]

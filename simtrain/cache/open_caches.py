@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,10 +12,11 @@ from simtrain.cache.boundary import BoundaryEncoder
 from simtrain.cache.cached_encoder import CachedEncoder
 from simtrain.cache.config import CacheConfig, CacheType
 from simtrain.cache.dense_states import DenseStateCache
-from simtrain.cache.embedding_cache import EmbeddingCache, FillReport
+from simtrain.cache.embedding_cache import EmbeddingCache, FillReport, RowLookup
 from simtrain.cache.filling import CountedItems
 from simtrain.cache.fingerprint import encoder_fingerprint
 from simtrain.cache.item_numbers import DataSources, ItemNumbers
+from simtrain.cache.key_index import KeyIndex
 from simtrain.cache.opening import open_cache
 from simtrain.cache.resolving import boundary_names, resolve
 from simtrain.cache.state_cache import StateCache, boundary_fingerprint, open_states
@@ -22,6 +24,8 @@ from simtrain.cache.views import ViewItems, ViewLookup, Views, drawn_rows
 from simtrain.data.collate import EncoderCollate
 from simtrain.encoders import Encoder
 from simtrain.errors import CacheError
+
+_STORES = itertools.count()
 
 
 class OpenCaches:
@@ -41,6 +45,7 @@ class OpenCaches:
         self.config = config
         self.by_name: dict[str, EmbeddingCache] = {}
         self.identities: dict[str, str] = {}
+        self._fingerprints: dict[str, str] = {}
         self.views: dict[str, Views] = {}
         self.sources = DataSources()
         self._accelerator: torch.device | None = None
@@ -129,6 +134,12 @@ class OpenCaches:
             features = {**features, name: drawn_rows(features[name], made.seed, epoch)}
         return features
 
+    def are_looked_up_by(self, collate: EncoderCollate) -> bool:
+        """Whether all rows that a collate function looks up are those of these caches."""
+        functions = {name: function for name, function in collate.collate_fns.items() if name in self.by_name}
+        indexes = {name: _index_of(function) for name, function in functions.items()}
+        return all(index is None or index is self.by_name[name].store.index for name, index in indexes.items())
+
     @property
     def are_persistent(self) -> bool:
         """Whether one of them outlives this process."""
@@ -143,7 +154,15 @@ class OpenCaches:
         fingerprint = boundary_fingerprint if at_boundary else encoder_fingerprint
         place = f" on {device}" if kind is CacheType.GPU else ""
         identity = f"{fingerprint(encoder)} in {kind.value}{place}"
-        if self.identities.get(name) != identity:
+        if self._fingerprints.get(name) != identity:
             open_one: Callable[..., EmbeddingCache] = open_states if at_boundary else open_cache
             self.by_name[name] = open_one(name, encoder, self.config, kind, device)
-            self.identities[name] = identity
+            self._fingerprints[name] = identity
+            # Another store of an equal encoder has other rows for its items.
+            self.identities[name] = f"{identity}, store {next(_STORES)}"
+
+
+def _index_of(function: Any) -> KeyIndex | None:
+    while function is not None and not isinstance(function, RowLookup):
+        function = getattr(function, "lookup", None)  # of views, and of numbered items
+    return None if function is None else function.index

@@ -101,6 +101,28 @@ def test_a_step_alone_after_new_weights_is_of_the_new_ones():
     )
 
 
+@pytest.mark.parametrize("kind", ["cpu", "disk"])
+def test_a_loader_of_rows_is_of_the_model_that_prepared_it(tmp_path, kind):
+    config = CacheConfig(kind, save_dir=tmp_path if kind == "disk" else None)
+    one, other = (group_model(cache=config) for _ in range(2))
+    other.setup_dataloader(GroupSimilarityDataLoader(group_samples()[::-1], batch_size=8))  # rows in another order
+    prepared = one.setup_dataloader(GroupSimilarityDataLoader(group_samples(), batch_size=8))
+    one.setup_dataloader(prepared)
+    with pytest.raises(CacheError, match="an encoder has changed since, or it is another model's"):
+        other.setup_dataloader(prepared)
+
+
+def test_a_loader_beside_a_trained_encoder_is_of_the_weights_that_it_was_prepared_for():
+    encoder = BagEncoder()
+    model = group_model(encoders={"a": encoder, "b": BagEncoder(trainable=True)}, cache=CacheConfig("cpu"))
+    prepared = model.setup_dataloader(GroupSimilarityDataLoader(group_samples(), batch_size=8))
+    model.cached.open_for(prepared)
+    encoder.load_state_dict({name: 2 * weight for name, weight in encoder.state_dict().items()})
+    with pytest.raises(CacheError, match="an encoder has changed since, or it is another model's"):
+        model.cached.open_for(prepared)
+    model.cached.open_for(model.setup_dataloader(prepared))
+
+
 def test_a_trainable_encoder_beside_a_cached_one_goes_on_collating():
     model = make(fixed=BagEncoder(), moving=BagEncoder(size=4, trainable=True))
     cached = CachedModel(model, CacheConfig(CacheType.CPU))
