@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,19 @@ class RunTensorBoardLogger(TensorBoardLogger):
     def go_on_at(self, step: int) -> None:
         """Hide what event files that are there say of this step and later ones: it comes again."""
         writer: Any = self.experiment
-        # Said at the head of the next file: TensorBoard then drops what it has read of those steps.
-        writer.close()
-        writer.purge_step = step
+        before = self._event_files()
+        while True:
+            # Said at the head of the next file: TensorBoard then drops what it has read of those steps.
+            writer.close()
+            writer.purge_step = step
+            writer._get_file_writer()
+            if max(self._event_files()) not in before:
+                return
+            # TensorBoard reads files by their names: the second, the process and a count, where 10 is before 9.
+            time.sleep(1 - time.time() % 1)
+
+    def _event_files(self) -> set[str]:
+        return {file.name for file in Path(self.log_dir).glob("*tfevents*")}
 
 
 class PurgedPoints(Callback):

@@ -274,7 +274,7 @@ def stop_in_mid_filling(folder: Path, tokenizer: Any) -> None:
 def test_a_killed_filling_goes_on_where_it_was(tmp_path: Path, tokenizer: Any) -> None:
     process = multiprocessing.get_context("fork").Process(target=stop_in_mid_filling, args=(tmp_path, tokenizer))
     process.start()
-    process.join(60)
+    process.join(240)
     assert process.exitcode == 9
     model = SimilarityModel(encoder(tokenizer), EmptyHead(16))
     cached = CachedModel(model, config("disk", tmp_path))

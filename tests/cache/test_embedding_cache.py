@@ -3,7 +3,6 @@ import logging
 import pickle
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from simtrain.cache import CacheConfig, DiskStore, EmbeddingCache, MemoryStore, 
 from simtrain.encoders import Encoder, ModuleEncoder
 from simtrain.encoders.item_error import ItemError
 from simtrain.errors import CacheError, DataError
+from tests.clock import Clock
 
 TEXTS = [f"text {number} " + "x" * (number % 7) for number in range(40)]
 
@@ -104,7 +104,7 @@ def edited(texts: list[str], edit: tuple[str, int, str]) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", ["cpu", "disk"])
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(texts=st.lists(st.text(max_size=3), max_size=8), edits=EDITS)
 def test_any_edit_of_the_data_equals_recomputation(make_encoder, tmp_path_factory, kind, texts, edits):
     config = CacheConfig(save_dir=tmp_path_factory.mktemp("cache"))
@@ -339,9 +339,11 @@ class Terminal(io.StringIO):
     ("progress", "pause", "shown"), [(None, 0.0, False), (None, 0.6, True), (True, 0.0, True), (False, 0.6, False)]
 )
 def test_a_bar_is_shown_when_filling_takes_long(make_encoder, monkeypatch, progress, pause, shown):
+    clock = Clock(monkeypatch)
+
     class Pausing(make_encoder):
         def forward(self, batch):
-            time.sleep(pause)
+            clock.now += pause
             return super().forward(batch)
 
     monkeypatch.setattr("sys.stderr", Terminal())
@@ -351,10 +353,12 @@ def test_a_bar_is_shown_when_filling_takes_long(make_encoder, monkeypatch, progr
     assert ("encoding train with 'encoder'" in output) == ("items/s" in output) == ("0:00:0" in output) == shown
 
 
-def test_no_bar_is_shown_where_nobody_looks(make_encoder, capsys):
+def test_no_bar_is_shown_where_nobody_looks(make_encoder, capsys, monkeypatch):
+    clock = Clock(monkeypatch)
+
     class Pausing(make_encoder):
         def forward(self, batch):
-            time.sleep(0.6)
+            clock.now += 0.6
             return super().forward(batch)
 
     EmbeddingCache(Pausing(), MemoryStore(4)).fill(TEXTS[:9], batch_size=3)

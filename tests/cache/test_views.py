@@ -344,7 +344,7 @@ def test_two_processes_fill_one_cache_with_the_same_views(tmp_path: Path) -> Non
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join(240)
         assert process.exitcode == 0
     encoder = BagEncoder()
     made = SimilarityModel({"bag": encoder}, EmptyHead(8)).eval()

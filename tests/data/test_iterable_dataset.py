@@ -1,7 +1,5 @@
 import copy
-import os
 import pickle
-import socket
 from functools import partial
 
 import pytest
@@ -127,12 +125,11 @@ RUNS = [
 ]
 
 
-def rank_reads(rank, world, port, folder):
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+def rank_reads(rank, world, folder):
     # Made before the process group is: the rank is read when samples are.
     data = SimilarityIterableDataset(partial(make, 11))
     even = SimilarityIterableDataset(partial(make, 11), drop_uneven=True)
-    dist.init_process_group("gloo", rank=rank, world_size=world)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=world)
     read = {}
     for name, source, workers, context in RUNS:
         chosen = {"all": data, "even": even}[source]
@@ -145,10 +142,7 @@ def rank_reads(rank, world, port, folder):
 
 @pytest.mark.slow
 def test_each_sample_once_over_ranks_and_workers(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(rank_reads, (2, port, str(tmp_path)), nprocs=2)
+    mp.spawn(rank_reads, (2, str(tmp_path)), nprocs=2)
     reads = [pickle.loads((tmp_path / f"{rank}.pickle").read_bytes()) for rank in range(2)]
     for name, source, workers, _ in RUNS:
         shares = 2 * max(1, workers)

@@ -124,7 +124,7 @@ def test_too_few_groups_are_refused():
 
 @pytest.mark.slow
 def test_200_000_items_are_split_in_seconds():
-    started = time.perf_counter()
+    started = time.process_time()
     split_groups(np.random.default_rng(0).integers(0, 50_000, 200_000))
     split_pairs([SimilarityPairSample(f"q{i}", f"d{i // 2}") for i in range(50_000)])
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import time
@@ -97,6 +98,11 @@ def killed(kind: str, folder: Path, moment: str, dice: random.Random, seconds: f
             time.sleep(dice.uniform(0.1, 0.7) * seconds)
             os.kill(process, signal.SIGKILL)
         code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        if code == 0 and moment == "clock" and kills == 0:  # faster than the run in peace was: once more, earlier
+            shutil.rmtree(folder)
+            folder.mkdir()
+            seconds /= 2
+            continue
         if code == 0:
             return kills
         if code != -signal.SIGKILL:

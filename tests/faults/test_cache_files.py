@@ -163,7 +163,7 @@ def test_a_disk_that_takes_no_more_is_an_error_and_leaves_the_cache_usable(tmp_p
     answers = context.SimpleQueue()
     process = context.Process(target=limited_fill, args=(tmp_path, limit, answers))
     process.start()
-    process.join(60)
+    process.join(240)
     assert process.exitcode == 0
     message = answers.get()
     assert f"cannot write the cache folder {tmp_path}: File too large; make room or choose another save_dir" in message
@@ -189,7 +189,7 @@ def test_a_disk_that_fills_up_keeps_all_that_was_safe_of_the_segment_at_hand(tmp
     answers = context.SimpleQueue()
     process = context.Process(target=limited_growth, args=(tmp_path, answers))
     process.start()
-    process.join(60)
+    process.join(240)
     assert process.exitcode == 0
     message, stored = answers.get()
     assert "File too large" in message

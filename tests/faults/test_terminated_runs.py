@@ -150,11 +150,15 @@ def test_002_5_the_command_says_that_it_was_ended_and_that_it_can_go_on(as_json,
     command = [sys.executable, "-m", "simtrain.cli", "train", str(tmp_path / "job.yaml"), *["--json"] * as_json]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.terminate()
-    out, err = process.communicate(timeout=60)
+    try:
+        while not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.terminate()
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+        process.wait()
     assert process.returncode == 128 + signal.SIGTERM
     assert out == ""
     assert err.splitlines()[-1] == "simtrain: ended by SIGTERM"

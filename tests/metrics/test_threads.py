@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 import torch
@@ -34,12 +35,16 @@ def test_the_number_of_threads_is_as_before(torch_threads):
 
 
 def test_an_error_comes_through_and_ends_the_work(torch_threads):
-    seen = []
+    seen, broken = [], threading.Event()
 
     def work(one):
         seen.append(one)
         if one == 1:
+            broken.set()
             raise ValueError("broken")
+        if one > 1:  # else the others may be through with all before one gets to break
+            broken.wait()
+            time.sleep(0.001)
 
     with pytest.raises(ValueError, match="broken"):
         in_threads(work, range(1000))

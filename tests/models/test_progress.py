@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import io
-import time
 
 import pytest
 
 from simtrain.models.progress import Progress, track
+from tests.clock import Clock
 
 
 class Terminal(io.StringIO):
@@ -15,10 +15,10 @@ class Terminal(io.StringIO):
 
 def shown(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, pause: float, show: bool | None) -> str:
     monkeypatch.setattr("sys.stderr", stream)
-    steps = []
+    clock, steps = Clock(monkeypatch), []
     for step in track(range(3), 3, "Encoding", show, delay=0.1):
         steps.append(step)
-        time.sleep(pause)
+        clock.now += pause
     assert steps == [0, 1, 2]
     return stream.getvalue()
 
@@ -38,14 +38,6 @@ def test_bar_shows_up_where_somebody_waits(
 ) -> None:
     text = shown(monkeypatch, Terminal() if terminal else io.StringIO(), pause, show)
     assert ("Encoding" in text) == expected
-
-
-class Clock:
-    """Seconds that pass when told to."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = 0.0
-        monkeypatch.setattr("simtrain.models.progress.time.perf_counter", lambda: self.now)
 
 
 def test_a_bar_is_not_drawn_on_every_step(monkeypatch: pytest.MonkeyPatch) -> None:

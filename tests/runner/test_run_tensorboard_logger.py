@@ -3,14 +3,17 @@
 import math
 import os
 from collections import defaultdict
+from types import SimpleNamespace
 
 import pytest
 
+from simtrain.runner import run_tensorboard_logger
 from tests.runner.test_run_csv_logger import LeaveAt, Left, fit, rows_of
 
 pytest.importorskip("tensorboard")
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 
 CFG = {"tensorboard": True, "csv": True}
 
@@ -54,6 +57,26 @@ def test_design_7_tensorboard_shows_each_step_of_a_resumed_run_once(kind, tmp_pa
     fit(kind, tmp_path / "left", resume_from="auto", log=CFG)
     assert len(os.listdir(tmp_path / "left" / "tensorboard")) > 3
     assert_same(points(tmp_path / "left"), whole)
+
+
+def test_runs_of_one_second_are_shown_in_their_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(7))
+    now, waited = 1000.5, []  # time passes only where it is waited for
+
+    def sleep(seconds):
+        nonlocal now
+        now += seconds
+        waited.append(seconds)
+
+    for module in (event_file_writer, run_tensorboard_logger):
+        monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: now, sleep=sleep))
+    for value in (1.0, 2.0):
+        logger = run_tensorboard_logger.RunTensorBoardLogger(tmp_path / "tensorboard")
+        logger.go_on_at(0)
+        logger.log_metrics({"loss": value}, step=3)
+        logger.finalize("success")
+    assert points(tmp_path) == {"loss": [(3, 2.0)]}
+    assert waited == [0.5]
 
 
 def test_a_run_that_begins_anew_hides_the_one_before_and_a_second_training_does_not(tmp_path):

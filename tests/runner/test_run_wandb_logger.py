@@ -15,9 +15,12 @@ wandb = pytest.importorskip("wandb")
 
 
 @pytest.fixture(autouse=True)
-def _offline(monkeypatch):
+def _offline(monkeypatch, tmp_path_factory):
     for name, value in {"WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true", "WANDB_MODE": "offline"}.items():
         monkeypatch.setenv(name, value)
+    for name in ("WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR"):  # not those of who runs the tests
+        monkeypatch.setenv(name, str(tmp_path_factory.mktemp("wandb")))
+    monkeypatch.setenv("WANDB_X_SERVICE_WAIT", "240")  # seconds in which its service starts, on a busy machine
 
 
 def records(file):

@@ -104,7 +104,12 @@ def checkpoint_files(folder: Path) -> list[Path]:
     # Two names of one file are one checkpoint, the one that says more.
     files.sort(key=lambda file: len(file.name))
     distinct = {(stats[file].st_dev, stats[file].st_ino): file for file in files}
-    return sorted(distinct.values(), key=lambda file: (stats[file].st_mtime_ns, file.name), reverse=True)
+    return sorted(distinct.values(), key=lambda file: (stats[file].st_mtime_ns, _counted(file.name)), reverse=True)
+
+
+def _counted(name: str) -> list[tuple[int, str]]:
+    """What puts step 10 after step 9: a file system may give the same time to files of some milliseconds."""
+    return [(int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", name)]
 
 
 def _whole(file: Path) -> Path:

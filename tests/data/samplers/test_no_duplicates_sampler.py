@@ -181,10 +181,10 @@ def test_wrong_arguments_are_refused(without_type_checks):
 def test_100_000_pairs_are_ordered_in_seconds():
     keys = np.random.default_rng(0).integers(0, [50_000, 50_000, 5_000], (100_000, 3)) * 3 + np.arange(3)
     sampler = NoDuplicatesSampler(keys, batch_size=100, seed=0, keys=lambda row: row.tolist())
-    started = time.perf_counter()
+    started = time.process_time()
     order = list(sampler)
     # About a second, without the type checks of the test run.
-    assert time.perf_counter() - started < 15
+    assert time.process_time() - started < 15
     assert len(set(order)) == 100_000
     batches = np.sort(keys[order].reshape(-1, 100 * 3), axis=1)
     assert (np.diff(batches, axis=1) > 0).all()

@@ -143,8 +143,8 @@ def test_wrong_arguments_are_refused(without_type_checks):
 
 def test_a_million_items_are_ordered_in_seconds():
     labels = np.random.default_rng(0).integers(0, 10_000, 1_000_000)
-    started = time.perf_counter()
+    started = time.process_time()
     order = list(PKSampler(labels, batch_size=256, per_group=4, seed=0))
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10
     assert len(order) > 980_000
     check_batches(order[: 256 * 50], labels, 256, 4)

@@ -35,6 +35,12 @@ def test_auto_takes_the_newest(tmp_path):
     assert resume_path("auto", tmp_path).samefile(newest)
 
 
+def test_of_files_of_one_moment_the_later_step_is_the_newer(tmp_path):
+    for name in ("epoch=0-step=9.ckpt", "epoch=0-step=10.ckpt", "epoch=0-step=8.ckpt"):
+        save(tmp_path, name)
+    assert [file.name for file in checkpoint_files(tmp_path)] == [f"epoch=0-step={step}.ckpt" for step in (10, 9, 8)]
+
+
 def test_a_truncated_newest_one_falls_back_to_the_one_before_with_a_message(tmp_path, caplog):
     older, newest = save(tmp_path, "a.ckpt", age=5), save(tmp_path, "b.ckpt")
     for size in (0, 1, 100, newest.stat().st_size // 2, newest.stat().st_size - 1):
