@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -44,7 +45,20 @@ def which_relevance(
     if query_labels is None or gallery_labels is None:
         raise ConfigError("relevance is not known: give query_labels (and gallery_labels with a gallery) or relevant=")
     first, second = label_numbers(query_labels, gallery_labels)
+    _check_known(query_labels)
     for labels, size, name in ((first, n_queries, "queries"), (second, n_gallery, "gallery items")):
         if len(labels) != size:
             raise DataError(f"got {len(labels)} labels for {size} {name}; give one label each")
     return LabelRelevance(first.to(device), second.to(device))
+
+
+def _check_known(query_labels: Labels) -> None:
+    # Queries of which nobody knows the class would be each other's, and those of a gallery's distractors.
+    if isinstance(query_labels, Tensor) or (isinstance(query_labels, np.ndarray) and query_labels.dtype.kind != "O"):
+        return
+    missing = next((number for number, label in enumerate(query_labels) if label is None), None)
+    if missing is not None:
+        raise DataError(
+            f"the label of query {missing} is None; give each query a label, leave out those without one, or say with "
+            "relevant= what each is to find (a gallery may have items labelled None: no query finds them)"
+        )

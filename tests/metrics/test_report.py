@@ -310,6 +310,7 @@ POINTS = torch.zeros(3, 2)
         ({"query_labels": torch.zeros(3)}, DataError, "hashables, got torch.float32; use int64"),
         ({"query_labels": np.zeros(3)}, DataError, "hashables, got float64"),
         ({"query_labels": [0.0, 1.0, 2.0]}, DataError, "got the float 0.0"),
+        ({"query_labels": ["a", None, None]}, DataError, "the label of query 1 is None"),
         ({"query_labels": [[1], [2], [3]]}, DataError, "hashables: unhashable type"),
         ({"query_labels": torch.zeros(3, 2).long()}, DataError, r"got shape \(3, 2\); give several labels"),
         ({"query_labels": [1, 2, 3], "k": []}, ConfigError, r"k is a positive integer .* got \[\]"),
