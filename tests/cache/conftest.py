@@ -7,6 +7,7 @@ import torch
 import xxhash
 from torch import nn
 
+from simtrain.cache import CacheConfig, open_cache
 from simtrain.encoders import Encoder
 
 
@@ -62,3 +63,11 @@ def make_encoder() -> type[DigestEncoder]:
 @pytest.fixture(autouse=True)
 def one_thread():
     torch.set_num_threads(1)
+
+
+@pytest.fixture(params=["cpu", "disk"])
+def opened(request, tmp_path):
+    def open_(encoder, **words):
+        return open_cache("text", encoder, CacheConfig(save_dir=tmp_path, **words), request.param)
+
+    return open_

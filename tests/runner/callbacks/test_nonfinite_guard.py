@@ -13,7 +13,7 @@ from simtrain.errors import DataError
 from simtrain.losses import GroupLoss
 from simtrain.runner.callbacks.nonfinite_guard import NonfiniteGuard, are_finite
 from tests.contract.seed_models import ToyModel, toy_batches
-from tests.runner.test_cached_train_loop import loader_of
+from tests.runner.loop_twins import loader_of
 from tests.training.models import group_model
 
 
