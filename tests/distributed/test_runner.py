@@ -31,7 +31,7 @@ def one_process():
 
 @pytest.mark.contract("wall_e-1", "wall_e-17", "wall_e-18", "wall_e-19", "wall_e-20", "002-12", "002-14", "002-17")
 def test_wall_e_1_17_18_19_20_two_processes_of_a_runner_end_where_one_ends(tmp_path):
-    run_ranks(SCRIPT, str(tmp_path))
+    run_ranks(SCRIPT, str(tmp_path), fresh=True)
     states = [torch.load(tmp_path / f"runner-{rank}.pt", weights_only=True) for rank in (0, 1)]
     expected = one_process()
     for name, value in expected.state_dict().items():

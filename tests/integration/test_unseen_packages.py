@@ -58,8 +58,9 @@ def test_a_trained_head_finds_entries_of_an_unseen_package_better(pairs, tmp_pat
     assert after.metrics["hit_rate@10"] > before.metrics["hit_rate@10"]
 
     model.save_servable(tmp_path / "model")
-    served = evaluate(SimilarityModel.load(tmp_path / "model"), pairs["test"])
-    assert served.metrics["mrr"] == pytest.approx(after.metrics["mrr"], abs=1e-3)
+    some = pairs["test"][:60]
+    served = evaluate(SimilarityModel.load(tmp_path / "model"), some)
+    assert served.metrics["mrr"] == pytest.approx(evaluate(model.cached, some).metrics["mrr"], abs=1e-3)
 
 
 def test_a_warm_start_encodes_nothing(pairs, tmp_path):
