@@ -1,5 +1,6 @@
 """A run that is told to end by SIGTERM saves where it is, says that it did not get through, and goes on from there."""
 
+import functools
 import json
 import os
 import signal
@@ -102,6 +103,12 @@ def fit_measured(kind, folder, own, callbacks=(), resume_from=None):
     return model, lines.figures, getattr(own, "found", None)
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """What a run that nobody ends comes to; several tests compare with the same one."""
+    return functools.cache(lambda kind, own: fit_measured(kind, tmp_path_factory.mktemp("whole"), own))
+
+
 TEST = "on_test_batch_start"
 
 
@@ -120,8 +127,10 @@ TEST = "on_test_batch_start"
         (Measured, Measured, 10, STEP),
     ],
 )
-def test_design_7_sigterm_waits_for_tests_and_for_validations_of_one_s_own(kind, own, ended, batch, hook, tmp_path):
-    whole = fit_measured(kind, tmp_path / "whole", own)
+def test_design_7_sigterm_waits_for_tests_and_for_validations_of_one_s_own(
+    kind, own, ended, batch, hook, undisturbed, tmp_path
+):
+    whole = undisturbed(kind, own)
     with pytest.raises(SystemExit):
         fit_measured(kind, tmp_path / "left", ended, [Terminate(batch, hook)] if batch else [])
     steps = [int(file.stem.split("=")[-1]) for file in (tmp_path / "left" / "checkpoints").glob("epoch*.ckpt")]
