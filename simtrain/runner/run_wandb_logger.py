@@ -30,7 +30,9 @@ class RunWandbLogger(WandbLogger):
         self.id_file = Path(folder) / ID_FILE
         known = resumes and self.id_file.exists()
         run_id = self.id_file.read_text().strip() if known else secrets.token_hex(4)
-        super().__init__(save_dir=folder, id=run_id, **words)
+        # W&B takes what the environment says once a process, and Lightning says "offline" there.
+        mode = {"mode": "offline"} if words.get("offline") else {}
+        super().__init__(save_dir=folder, id=run_id, **mode, **words)
 
     @property
     @rank_zero_experiment

@@ -100,3 +100,7 @@ def test_a_run_without_an_account_is_refused_in_a_sentence_and_moves_nothing(tmp
     ):
         fit("cached", tmp_path, epochs=1, log={"csv": False}, wandb={"enable": True})
     assert sorted(file.name for file in (tmp_path / "checkpoints").iterdir() if "exception" not in file.name) == saved
+    # W&B remembers the mode of the first run that a process begins or tries to; a later one has its own.
+    folder = tmp_path / "offline"
+    fit("cached", folder, epochs=1, log={"csv": False}, wandb={"enable": True, "offline": True})
+    assert len(written(folder)) == 1
