@@ -31,8 +31,9 @@ class RunWandbLogger(WandbLogger):
         known = resumes and self.id_file.exists()
         run_id = self.id_file.read_text().strip() if known else secrets.token_hex(4)
         # W&B takes what the environment says once a process, and Lightning says "offline" there.
-        mode = {"mode": "offline"} if words.get("offline") else {}
-        super().__init__(save_dir=folder, id=run_id, **mode, **words)
+        if words.get("offline"):
+            words["mode"] = "offline"
+        super().__init__(save_dir=folder, id=run_id, **words)
 
     @property
     @rank_zero_experiment
