@@ -227,7 +227,7 @@ class CachedModel:
             DataError: A loader's collate function cannot make a batch of samples.
         """
         self.open(device)
-        for loader in loaders if isinstance(loaders, (list, tuple)) else [loaders]:
+        for loader in _listed(loaders):
             if isinstance(loader, DataLoader):
                 self._check_or_fill(loader, training)
 
@@ -248,7 +248,7 @@ class CachedModel:
             self.open_for(loaders, device, training=True)
         if epoch & (epoch - 1) or not epoch:
             return
-        for loader in loaders if isinstance(loaders, (list, tuple)) else [loaders]:
+        for loader in _listed(loaders):
             collate = getattr(loader, "collate_fn", None)
             if isinstance(collate, RowsCollate) and collate.second_look is not None:
                 collate.second_look()
@@ -284,3 +284,7 @@ class CachedModel:
 
     def _encoders(self) -> dict[str, Encoder]:
         return {name: cast("Encoder", encoder) for name, encoder in self._original.encoders.items()}
+
+
+def _listed(loaders: Any) -> list[Any]:
+    return list(loaders) if isinstance(loaders, (list, tuple)) else [loaders]

@@ -43,8 +43,7 @@ def item_key(item: Any) -> bytes:
             orientation), :class:`pathlib.Path` (known by its place, size and time of change), dataclass, or a mapping,
             list, tuple or set of such values. The order of a mapping counts, since a collate function may go by it,
             and so does the code of a class of yours, such as a dataclass with methods (what its ``cache_ignores``
-            names is left out); a text that is a path is
-            known by the text alone.
+            names is left out); a text that is a path is known by the text alone.
 
     Returns:
         16 bytes. Values of different types have different keys: ``"1"`` is not ``1``.

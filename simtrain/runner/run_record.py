@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from simtrain.config import plain
 from simtrain.config.environment import environment
 from simtrain.evaluation.text_files import draft
+from simtrain.models.card_table import flattened
 
 CONFIG_FILE = "config.yaml"
 ENVIRONMENT_FILE = "environment.json"
@@ -53,7 +52,7 @@ def _tell_changes(cfg: DictConfig, before: Path) -> None:
     # A checkpoint brings an optimizer's settings with it: another rate in the config would be ignored without a word.
     if not before.is_file():
         return
-    old, new = dict(_flat(plain(OmegaConf.load(before)))), dict(_flat(plain(cfg)))
+    old, new = dict(flattened(plain(OmegaConf.load(before)))), dict(flattened(plain(cfg)))
     changed = [key for key in {**old, **new} if old.get(key) != new.get(key) and not key.startswith(_ASIDE)]
     if changed:
         told = ", ".join(f"{key} {old.get(key)!r} -> {new.get(key)!r}" for key in changed)
@@ -62,11 +61,3 @@ def _tell_changes(cfg: DictConfig, before: Path) -> None:
             "settings of the checkpoint",
             told,
         )
-
-
-def _flat(values: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    if not isinstance(values, dict) or not values:
-        yield key, values
-        return
-    for name, value in values.items():
-        yield from _flat(value, f"{key}.{name}" if key else str(name))
