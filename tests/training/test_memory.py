@@ -1,4 +1,3 @@
-import copy
 import io
 
 import lightning
@@ -9,7 +8,6 @@ from simtrain import CacheConfig, CacheType, XbmConfig, registry
 from simtrain.data import GroupSimilarityDataLoader, PairsSimilarityDataLoader, SimilarityTripletSample
 from simtrain.data.batches import PAIRS, TRIPLETS
 from simtrain.errors import ConfigError
-from simtrain.heads import SkipConnectionHead
 from simtrain.losses import (
     ArcFaceLoss,
     CombinedLoss,
@@ -22,7 +20,7 @@ from simtrain.losses import (
     TripletLoss,
 )
 from simtrain.training.memory import BatchMemory
-from tests.training.models import BagEncoder, group_model, group_samples, pair_model, pair_samples
+from tests.training.models import group_model, group_samples, pair_model, pair_samples
 
 
 def batch(seed, items, dim=5):
@@ -253,39 +251,6 @@ def test_pairs_without_subgroups_have_nothing_to_be_pushed_from():
     assert (torch.autograd.grad(value, embeddings)[0] == 0).all()
 
 
-def trained(model, n_steps=4):
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.5)
-    for step in range(n_steps):
-        results = model.train_step(group_samples()[4 * step : 4 * step + 8])
-        optimizer.zero_grad()
-        results["loss"].backward()
-        optimizer.step()
-    return results
-
-
-def test_with_momentum_the_memory_is_filled_by_a_moving_average():
-    model = group_model(
-        encoders=BagEncoder(trainable=True), xbm=XbmConfig(buffer_size=8, start_iteration=0, momentum=0.9)
-    )
-    model.eval()  # no dropout: embeddings can be computed again
-    average = [weight.detach().clone() for weight in model.model.parameters()]
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.5)
-    for step in range(3):
-        samples = group_samples()[8 * step : 8 * step + 8]
-        for mean, weight in zip(average, model.model.parameters(), strict=True):
-            mean.lerp_(weight.detach(), 0.1 if step else 1.0)
-        loss = model.train_step(samples)["loss"]
-        reference = copy.deepcopy(model.model)
-        for weight, mean in zip(reference.parameters(), average, strict=True):
-            weight.data.copy_(mean)
-        expected = reference([sample.obj for sample in samples] and reference.collate([s.obj for s in samples]))
-        torch.testing.assert_close(model._memory.buffer.get()[0], expected.detach())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert not torch.allclose(expected, model.model(model.model.collate([s.obj for s in samples])))
-
-
 @pytest.mark.filterwarnings("ignore:.*(many workers|LeafSpec|eval mode at the start|logging interval|no `val_data).*")
 def test_a_fit_of_other_data_begins_with_an_empty_memory_and_a_resumed_one_does_not(tmp_path):
     model = group_model(xbm=XbmConfig(buffer_size=64, start_iteration=6))
@@ -300,37 +265,6 @@ def test_a_fit_of_other_data_begins_with_an_empty_memory_and_a_resumed_one_does_
     assert fits[1].callback_metrics["train_xbm_loss"] > 0, "steps are counted on: embeddings are as steady as before"
     fits[2].fit(model, GroupSimilarityDataLoader(group_samples(), batch_size=8), ckpt_path=tmp_path / "first.ckpt")
     assert len(model._memory.buffer) == 64
-
-
-@pytest.mark.filterwarnings("ignore:.*(many workers|LeafSpec|eval mode at the start|logging interval).*")
-def test_the_average_of_a_cached_model_is_in_training_mode_after_a_validation():
-    weights = []
-    for cache in (None, CacheConfig("cpu")):
-        config = XbmConfig(buffer_size=8, start_iteration=0, momentum=0.5)
-        model = group_model(head=lambda size: SkipConnectionHead(size, dropout=0.5), cache=cache, xbm=config)
-        quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-        loaders = [GroupSimilarityDataLoader(group_samples(), batch_size=8) for _ in range(2)]
-        torch.manual_seed(0)
-        lightning.Trainer(max_epochs=2, accelerator="cpu", **quiet).fit(model, *loaders)
-        weights.append(model.model.head.fc_0.weight)
-    torch.testing.assert_close(*weights)
-
-
-def test_the_average_is_in_checkpoints_and_never_trained():
-    config = XbmConfig(buffer_size=8, start_iteration=0, momentum=0.5)
-    model, other = (group_model(xbm=config) for _ in range(2))
-    trained(model)
-    names = [name for name in model.state_dict() if name.startswith("_memory.encoder.")]
-    assert any("head" in name for name in names)
-    assert not any("encoders" in name for name in names), "frozen encoders are shared, not copied"
-    assert all(not parameter.requires_grad for parameter in model._memory.encoder.parameters())
-    other.load_state_dict(model.state_dict())
-    torch.manual_seed(0)
-    values = []
-    for one in (model, other):
-        torch.manual_seed(0)
-        values.append(one.train_step(group_samples()[:8])["loss"])
-    assert values[0] == values[1]
 
 
 def test_the_share_of_the_memory_and_the_refused_rows_are_logged():
